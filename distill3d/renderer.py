@@ -1,0 +1,93 @@
+"""What a backbone is: codes and cameras in, images out."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from torch import Tensor, nn
+
+from distill3d.cameras import Cameras
+from distill3d.draws import Draws
+
+Stage = Literal["raw", "image"]  # "raw": before super-resolution; a backbone without one gives its image for both
+Scene = Mapping[str, Tensor]  # (S, ...): all that `render` reads besides the cameras and the weights
+
+
+@dataclass(frozen=True)
+class Render:
+    """One picture per view. All float32, (S, V, C, H, W); `raw`, `depth` and `opacity` share the raw size."""
+
+    raw: Tensor  # (S, V, 3, h, w) in [-1, 1]
+    depth: Tensor  # (S, V, 1, h, w), along the ray, world units
+    opacity: Tensor  # (S, V, 1, h, w) in [0, 1]
+    image: Tensor | None = None  # (S, V, 3, H, W) in [-1, 1]; None for upto="raw"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The pictures that are there, by name."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Render:
+        """A render with `change` applied to each picture."""
+        return replace(self, **{name: change(value) for name, value in self.tensors().items()})
+
+    def stage(self, stage: Stage) -> Tensor:
+        """The picture of that stage: `raw`, or `image`."""
+        picture = self.raw if stage == "raw" else self.image
+        if picture is None:
+            raise ValueError('This view was rendered upto="raw"; a term that reads its image must ask for it in needs.')
+        return picture
+
+
+class Renderer(nn.Module, ABC):
+    """A differentiable 3D generator: subject codes and cameras to images.
+
+    The costly part that no camera changes is computed once, in `scene`; everything else about a backbone (mapping,
+    planes, super-resolution) stays in its plugin. Nothing that is trained acts before `scene`, and no buffer changes
+    in a step: that is what makes one backward through the scene exact.
+    """
+
+    code_shape: tuple[int, ...]
+    image_size: int
+    raw_size: int
+    weights_licence: str = "unknown"
+
+    @abstractmethod
+    def sample_codes(self, draws: Draws) -> Tensor:
+        """Draw one subject for each of `draws.subjects`: (S, *code_shape); EG3D's `ws` are (S, num_ws, 512)."""
+
+    @abstractmethod
+    def scene(self, codes: Tensor) -> Scene:
+        """All that `render` reads besides cameras and weights, each (S, ...): planes, and `ws` if SR reads it."""
+
+    @abstractmethod
+    def render(self, scene: Scene, cameras: Cameras, *, upto: Stage = "image", draws: Draws | None = None) -> Render:
+        """Render each subject from its own V cameras.
+
+        Args:
+            scene: as returned by `scene`, S subjects.
+            cameras: (S, V), in the canonical world.
+            upto: "raw" stops before super-resolution (the grid needs no more).
+            draws: jitter of the samples along the rays; None for none. Equal draws give an equal picture.
+        Raises:
+            ShapeError: if `scene` and `cameras` disagree on S.
+        """
+
+    @abstractmethod
+    def trainable(self, group: str = "default") -> dict[str, nn.Parameter]:
+        """The parameters that a run trains, by their names in `state_dict`.
+
+        Raises:
+            UnknownNameError: if there is no such group.
+        """
+
+
+def frozen_copy(renderer: Renderer, trained: Collection[Tensor]) -> Renderer:
+    """The reference of a run: copies what is trained, shares every other parameter and every buffer."""
+    own = {id(p) for p in trained}
+    shared = {id(t): t for t in [*renderer.parameters(), *renderer.buffers()] if id(t) not in own}
+    return copy.deepcopy(renderer, memo=shared).requires_grad_(False)
