@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from distill3d.cameras import Cameras
+from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 
 Stage = Literal["raw", "image"]  # "raw": before super-resolution; a backbone without one gives its image for both
@@ -43,6 +44,18 @@ class Render:
         return picture
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunDefaults:
+    """What a run on this backbone uses unless it is told otherwise; these are the released script's (PanoHead)."""
+
+    scorer: str = "diffusers"
+    steps: int = 10_000
+    lr: float = 1e-4
+    batch: int = 1
+    front: CameraPrior = CameraPrior(yaw=60, pitch=30)  # of single views
+    around: CameraPrior = CameraPrior(yaw=180, pitch=30)  # of the grid's views
+
+
 class Renderer(nn.Module, ABC):
     """A differentiable 3D generator: subject codes and cameras to images.
 
@@ -55,6 +68,7 @@ class Renderer(nn.Module, ABC):
     image_size: int
     raw_size: int
     weights_licence: str = "unknown"
+    defaults: RunDefaults = RunDefaults()
 
     @abstractmethod
     def sample_codes(self, draws: Draws) -> Tensor:
@@ -84,6 +98,10 @@ class Renderer(nn.Module, ABC):
         Raises:
             UnknownNameError: if there is no such group.
         """
+
+    def codes_of_seeds(self, seeds: Sequence[int]) -> Tensor:
+        """The subjects that users know by these numbers: (S, *code_shape), each independent of the others."""
+        return torch.cat([self.sample_codes(Draws(seed, 0, (0,), "seed/")) for seed in seeds])
 
 
 def frozen_copy(renderer: Renderer, trained: Collection[Tensor]) -> Renderer:

@@ -1,0 +1,220 @@
+"""The named bundles: which terms, on which views, with which settings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from distill3d.errors import ConfigError
+from distill3d.objectives.denoising import Denoising, pick
+from distill3d.objectives.guidance import guidance_table
+from distill3d.objectives.rank import default_rank_weights
+from distill3d.objectives.score import CSDLoss, LDLoss, ScoreDistillation, SDSLoss, variant
+from distill3d.objectives.term import Weighted
+from distill3d.objectives.terms import RelativeDistance, ScoreTerm, Tweedie
+from distill3d.renderer import RunDefaults, Stage
+from distill3d.scorer import Scorer
+from distill3d.styles import Style
+from distill3d.views import Grid, Mirror, Single, View
+
+GridStage = Literal["off", "raw", "image"]  # "raw": before super-resolution, as in the paper
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the trainer needs to know of a method; it knows none by name."""
+
+    terms: Mapping[str, Weighted]
+    trains: str = "default"  # a group of `Renderer.trainable`
+    betas: tuple[float, float] = (0.9, 0.99)  # Adam's
+    final_lr: float = 1.0  # share of the learning rate that is left at the last step (cosine)
+
+
+MethodFactory = Callable[..., Method]  # (scorer, style, defaults, **options)
+
+
+def score_terms(
+    objective: ScoreDistillation,
+    style: Style,
+    defaults: RunDefaults,
+    *,
+    control: bool,
+    mirror: bool,
+    grid: GridStage,
+) -> dict[str, Weighted]:
+    """The members of the family on single views and, unless `grid` is "off", on 2x2 grids of one subject."""
+    scorer = objective.scorer
+    main = View("main", defaults.front)
+    layout = Mirror(main, objective.mirror_weights) if mirror else Single(main)
+    shared: dict[str, Any] = {
+        "prompts": {name: texts[0] for name, texts in objective.branches([style.prompt]).items()},
+        "timesteps": pick(objective.timestep_choices()),
+    }
+    single = Denoising(scorer, layout, **shared, controls=_control(scorer, "canny", "depth") if control else ())
+    terms = {"score": Weighted(1.0, ScoreTerm(single, objective))}
+    if grid != "off":
+        stage: Stage = grid
+        of_grid = Denoising(
+            scorer,
+            Grid(2, 2, defaults.around),
+            **shared,
+            stage=stage,
+            controls=_control(scorer, "depth") if control else (),
+            draw="grid",
+        )
+        terms["grid"] = Weighted(1.0, ScoreTerm(of_grid, variant(objective)))
+    return terms
+
+
+def _control(scorer: Scorer, *wanted: str) -> tuple[str, ...]:
+    """The first of the wanted ControlNets that the scorer has; none is no error, a scorer may come without."""
+    return next(((name,) for name in wanted if name in scorer.controls), ())
+
+
+def _paper_weights(scorer: Scorer, rank: bool) -> tuple[float, ...] | None:
+    return default_rank_weights(scorer.latent_channels) if rank else None
+
+
+def ld(
+    scorer: Scorer,
+    style: Style,
+    defaults: RunDefaults,
+    *,
+    guidance_scale: float = 7.5,
+    noise_baseline: float = 0.0,
+    t_range: tuple[float, float] = (0.02, 0.6),
+    control: bool = True,
+    mirror: bool = True,
+    grid: GridStage = "raw",
+    rank: bool = True,
+) -> Method:
+    """Recommended: LD along the guidance difference, with mirror, grid, rank weighting and depth control."""
+    objective = LDLoss(
+        scorer,
+        score="guidance",
+        weighting="signal",
+        guidance_scale=guidance_scale,
+        noise_baseline=noise_baseline,
+        t_range=t_range,
+        rank_weights=_paper_weights(scorer, rank),
+        negative_prompt=style.negative_prompt,
+    )
+    terms = score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid)
+    return Method(terms, final_lr=0.1)
+
+
+def ld_paper(
+    scorer: Scorer,
+    style: Style,
+    defaults: RunDefaults,
+    *,
+    guidance_scale: float = 7.5,
+    noise_baseline: float = 0.0,
+    t_range: tuple[float, float] = LDLoss.t_range,
+    control: bool = True,
+    mirror: bool = True,
+    grid: GridStage = "raw",
+    rank: bool = True,
+) -> Method:
+    """The printed equation: the full guided prediction, weighted sqrt(alpha_bar)/sigma, with all parts of the paper."""
+    objective = LDLoss(
+        scorer,
+        guidance_scale=guidance_scale,
+        noise_baseline=noise_baseline,
+        t_range=t_range,
+        rank_weights=_paper_weights(scorer, rank),
+        negative_prompt=style.negative_prompt,
+    )
+    return Method(score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid))
+
+
+def ld_released(scorer: Scorer, style: Style, defaults: RunDefaults, *, guidance_scale: float = 7.5) -> Method:
+    """The released script's losses: its own gradient, opacity masks, a Tweedie distance and LDIS.
+
+    Its LPIPS term is not in: it needs a perceptual network that no scorer brings. Its first ControlNet reads edges;
+    a scorer without one is given depth.
+    """
+    objective = LDLoss.released(scorer, guidance_scale=guidance_scale)
+    shared: dict[str, Any] = {
+        "prompts": {name: texts[0] for name, texts in objective.branches([style.prompt]).items()},
+        "timesteps": pick(objective.timestep_choices()),
+        "sampled_posterior": True,
+    }
+    layout = Mirror(View("main", defaults.front), objective.mirror_weights)
+    single = Denoising(scorer, layout, **shared, controls=_control(scorer, "canny", "depth"), join="latents")
+    around = Grid(2, 2, defaults.around)
+    grid = Denoising(scorer, around, **shared, stage="raw", controls=_control(scorer, "depth"), draw="grid")
+    of_grid = variant(objective, rank_weights=None)
+    full = guidance_table("full", guidance_scale)
+    return Method(
+        {
+            "score": Weighted(1.0, ScoreTerm(single, objective, mask="trained")),
+            "grid": Weighted(1.0, ScoreTerm(grid, of_grid, mask="reference")),
+            "tweedie": Weighted(0.1, Tweedie(single, full)),
+            "ldis": Weighted(1.0, RelativeDistance()),
+        },
+        betas=(0.9, 0.999),
+    )
+
+
+def sds(
+    scorer: Scorer,
+    style: Style,
+    defaults: RunDefaults,
+    *,
+    guidance_scale: float = SDSLoss.guidance_scale,
+    noise_baseline: float = SDSLoss.noise_baseline,
+    t_range: tuple[float, float] = SDSLoss.t_range,
+    control: bool = False,
+    mirror: bool = False,
+    grid: GridStage = "off",
+) -> Method:
+    """DreamFusion's score distillation sampling on single views."""
+    objective = SDSLoss(
+        scorer,
+        guidance_scale=guidance_scale,
+        noise_baseline=noise_baseline,
+        t_range=t_range,
+        negative_prompt=style.negative_prompt,
+    )
+    return Method(score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid))
+
+
+def csd(
+    scorer: Scorer,
+    style: Style,
+    defaults: RunDefaults,
+    *,
+    t_range: tuple[float, float] = CSDLoss.t_range,
+    control: bool = False,
+    mirror: bool = False,
+    grid: GridStage = "off",
+) -> Method:
+    """Classifier score distillation on single views."""
+    objective = CSDLoss(scorer, t_range=t_range, negative_prompt=style.negative_prompt)
+    return Method(score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid))
+
+
+def option_names(factory: MethodFactory) -> list[str]:
+    """The settings that a method can be given."""
+    parameters = inspect.signature(factory).parameters.values()
+    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def build_method(
+    name: str, factory: MethodFactory, scorer: Scorer, style: Style, defaults: RunDefaults, options: Mapping[str, Any]
+) -> Method:
+    """Call a method's factory.
+
+    Raises:
+        ConfigError: for an option that this method does not have.
+    """
+    known = option_names(factory)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"Method {name!r} has no setting called {', '.join(map(repr, unknown))}. It has: {', '.join(known)}."
+        )
+    return factory(scorer, style, defaults, **options)

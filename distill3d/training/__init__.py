@@ -1,0 +1,1 @@
+"""Steps, runs and their folders."""
