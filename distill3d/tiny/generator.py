@@ -1,0 +1,227 @@
+"""The embedded backbone: EG3D's structure, small enough for one CPU core.
+
+Chan et al., CVPR 2022, arXiv:2112.07945: codes -> styles -> tri-planes -> volume rendering -> super-resolution. It is a
+toy that knows one procedural family of heads; it stands in for a real backbone and is no evidence for one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from distill3d.cameras import Cameras
+from distill3d.draws import Draws
+from distill3d.errors import ShapeError, UnknownNameError, WeightsError
+from distill3d.renderer import Render, Renderer, Scene, Stage
+from distill3d.tiny.synthesis import Decoder, Mapping, SuperResolution, Synthesis
+from distill3d.volume import (
+    XY_XZ_ZY,
+    Lookup,
+    along,
+    box_interval,
+    composite_samples,
+    ellipsoid_interval,
+    hull_interval,
+    pixel_rays,
+    sample_planes,
+    stratified,
+)
+
+WEIGHTS = Path(__file__).parent / "weights" / "generator.safetensors"
+BACKGROUND = 0.86  # .93 in [0, 1]
+BACKGROUND_DEPTH = 3.05
+FORMAT = "distill3d-tiny-generator"
+
+# Head units (0.3165 world units) of the procedural heads: centre and radii of what can hold anything
+HULL = tuple(
+    tuple(0.3165 * x for x in ellipsoid)
+    for ellipsoid in ((0.0, 0.02, 0.02, 0.80, 1.0, 1.02), (0.0, -1.2, -0.14, 1.0, 0.62, 0.48))
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyArchitecture:
+    """Sizes of the tiny generator; written into its weight file."""
+
+    code_size: int = 32
+    style_size: int = 64
+    channels: tuple[int, ...] = (128, 128, 96, 64, 48)  # at 4, 8, 16, ... up to the planes' size
+    plane_channels: int = 12
+    decoder_hidden: int = 32
+    features: int = 6  # rendered beside the colours, for super-resolution
+    residual_hidden: int = 24
+    density_scale: float = 40.0
+    samples: int = 16  # along the part of a ray that lies in the hull
+    box_side: float = 0.72  # world units
+    hull: tuple[tuple[float, ...], ...] = HULL  # centre and radii of ellipsoids, world units
+    raw_size: int = 64
+
+
+class TinyTriplane(Renderer):
+    """A small tri-plane generator of heads.
+
+    Rays are sampled only where they cross the hull, a union of two ellipsoids around head and shoulders: the rest of
+    the box is empty for every subject, and a third of the rays meet nothing at all.
+    """
+
+    weights_licence = "Apache-2.0"
+
+    def __init__(self, architecture: TinyArchitecture | None = None):
+        super().__init__()
+        self.architecture = a = architecture or TinyArchitecture()
+        self.code_shape = (a.code_size,)
+        self.raw_size, self.image_size = a.raw_size, 2 * a.raw_size
+        self.mapping = Mapping(a.code_size, a.style_size)
+        self.synthesis = Synthesis(a.style_size, a.channels, a.plane_channels)
+        self.decoder = Decoder(3 * a.plane_channels, a.decoder_hidden, a.features, a.density_scale)
+        self.superresolution = SuperResolution(a.style_size, a.features, a.residual_hidden)
+
+    def sample_codes(self, draws: Draws) -> Tensor:
+        """(S, code_size), standard normal."""
+        return draws.normal("codes", *self.code_shape).to(self.decoder.first.bias)
+
+    def scene(self, codes: Tensor) -> Scene:
+        """ "planes" (S, 3, C, 64, 64), and the styles "w" (S, style_size) that super-resolution reads."""
+        if codes.shape[1:] != self.code_shape:
+            raise ShapeError(f"Codes of this backbone are (S, {self.code_shape[0]}), got {tuple(codes.shape)}.")
+        w = self.mapping(codes)
+        return {"planes": self.synthesis(w), "w": w}
+
+    def render(self, scene: Scene, cameras: Cameras, *, upto: Stage = "image", draws: Draws | None = None) -> Render:
+        """See `Renderer.render`; the jitter is one shift for each ray."""
+        planes, size = scene["planes"], self.raw_size
+        subjects, views = cameras.cam2world.shape[:2]
+        if len(planes) != subjects:
+            raise ShapeError(f"A scene of {len(planes)} subjects cannot be seen by the cameras of {subjects}.")
+        origins, directions = (x.flatten(1, 2) for x in pixel_rays(cameras.to(planes), size, size))  # (S, V*h*w, 3)
+        jitter = None if draws is None else draws.uniform("jitter", origins.shape[1], 1).to(planes)
+        values, depth, opacity = self.trace(planes, origins, directions, jitter)
+        pictures = torch.cat([values, depth, opacity], 1).unflatten(-1, (views, size, size)).transpose(1, 2)
+        raw, features, depth, opacity = pictures.split([3, self.architecture.features, 1, 1], 2)
+        if upto == "raw":
+            return Render(raw, depth, opacity)
+        w = scene["w"].repeat_interleave(views, 0)
+        image = self.superresolution(raw.flatten(0, 1), features.flatten(0, 1), w).unflatten(0, (subjects, views))
+        return Render(raw, depth, opacity, image)
+
+    def trace(
+        self, planes: Tensor, origins: Tensor, directions: Tensor, jitter: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Volume rendering of any rays.
+
+        Args:
+            planes: (S, 3, C, h, w).
+            origins, directions: (S, N, 3).
+            jitter: (S, N, 1 or samples) in [0, 1); None for the middles.
+        Returns:
+            values (S, 3 + features, N): colours over the background, features over 0; depth and opacity (S, 1, N).
+        """
+        near, far = self._interval(origins, directions)
+        crosses = near < far
+        # The rays that cross come first, as many for each subject as the subject with most of them needs.
+        count = int(crosses.sum(1).max().clamp(min=1))
+        order = crosses.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]  # (S, K)
+        near, far = near.gather(1, order), far.gather(1, order)
+        length = (far - near).clamp(min=0)[..., None]
+        near = torch.where(length[..., 0] > 0, near, torch.full_like(near, BACKGROUND_DEPTH))  # a miss has +-inf
+        length = torch.where(length > 0, length, torch.zeros_like(length))
+        pick = order[..., None].expand(-1, -1, 3)
+        if jitter is not None:
+            jitter = jitter.gather(1, order[..., None].expand(-1, -1, jitter.shape[-1]))
+        t = stratified(near, near + length[..., 0], self.architecture.samples, jitter)  # (S, K, n)
+        points = along(origins.gather(1, pick), directions.gather(1, pick), t)
+        density, values = self.query(planes, points.flatten(1, 2))
+        ray = composite_samples(
+            t,
+            length / self.architecture.samples,
+            density.unflatten(-1, t.shape[1:]),
+            values.unflatten(-1, t.shape[1:]).movedim(1, -1),
+        )
+        found = torch.cat([ray.values, ray.depth, ray.opacity], -1).transpose(1, 2)  # (S, 3 + F + 2, K)
+        everywhere = found.new_zeros(*found.shape[:2], origins.shape[1])
+        everywhere = everywhere.scatter(2, order[:, None].expand_as(found), found)
+        values, depth, opacity = everywhere.split([values.shape[1], 1, 1], 1)
+        behind = values.new_zeros(values.shape[1], 1)
+        behind[:3] = BACKGROUND
+        return values + (1 - opacity) * behind, depth + (1 - opacity) * BACKGROUND_DEPTH, opacity
+
+    def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The field at points (S, N, 3): density (S, N) per world unit and values (S, 3 + features, N)."""
+        exact = planes.is_cuda and torch.are_deterministic_algorithms_enabled()
+        lookup: Lookup = "deterministic" if exact else "fast"
+        found = sample_planes(planes, points, XY_XZ_ZY, self.architecture.box_side, lookup=lookup)
+        return self.decoder(found.flatten(1, 2))
+
+    def trainable(self, group: str = "default") -> dict[str, nn.Parameter]:
+        """ "default": all but the mapping; "field": that without super-resolution; "decoder"; "all"."""
+        groups = {
+            "default": ("synthesis", "decoder", "superresolution"),
+            "field": ("synthesis", "decoder"),
+            "decoder": ("decoder",),
+            "all": ("mapping", "synthesis", "decoder", "superresolution"),
+        }
+        if group not in groups:
+            raise UnknownNameError("training group", group, groups)
+        return {name: p for name, p in self.named_parameters() if name.split(".")[0] in groups[group]}
+
+    def _interval(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Where rays cross hull and box: near and far (S, N), near > far for a miss."""
+        hull = torch.tensor(self.architecture.hull).to(origins)
+        near, far = hull_interval([ellipsoid_interval(origins, directions, h[:3], h[3:]) for h in hull])
+        corner = origins.new_full((3,), self.architecture.box_side / 2)
+        enter, leave = box_interval(origins, directions, -corner, corner)
+        return torch.maximum(near, enter).clamp(min=0), torch.minimum(far, leave)
+
+
+def save_tiny(renderer: TinyTriplane, path: Path, notes: dict[str, str] | None = None) -> None:
+    """Write the weights in half precision, with the architecture as metadata, aside and then renamed."""
+    metadata = {"format": FORMAT, "architecture": json.dumps(asdict(renderer.architecture)), **(notes or {})}
+    tensors = {name: value.detach().half().cpu().contiguous() for name, value in renderer.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    save_file(tensors, aside, metadata)
+    aside.replace(path)
+
+
+def load_tiny(weights: str | None = None, device: str = "cpu") -> TinyTriplane:
+    """The embedded generator, float32.
+
+    Args:
+        weights: a file that `save_tiny` wrote; None for the one that comes with the package.
+        device: where to put it.
+    Raises:
+        WeightsError: if the file is missing, damaged, or no tiny generator.
+    """
+    path = WEIGHTS if weights is None else Path(weights)
+    advice = "Reinstall distill3d" if weights is None else "Give the path of a file that save_tiny wrote"
+    if not path.is_file():
+        raise WeightsError(f"There is no weight file {path}. {advice}.")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != FORMAT:
+            raise WeightsError(f"{path} holds no tiny generator (format {metadata.get('format')!r}). {advice}.")
+        renderer = TinyTriplane(_architecture(json.loads(metadata["architecture"])))
+        renderer.load_state_dict(tensors)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"The weight file {path} is damaged ({first_line}). {advice}.") from error
+    return renderer.to(device).eval()
+
+
+def _architecture(stored: dict[str, object]) -> TinyArchitecture:
+    def frozen(value: object) -> object:
+        return tuple(frozen(v) for v in value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+    known = {f.name for f in fields(TinyArchitecture)}
+    if unknown := set(stored) - known:
+        raise ValueError(f"unknown architecture fields {sorted(unknown)}")
+    return TinyArchitecture(**{name: frozen(value) for name, value in stored.items()})  # type: ignore[arg-type]

@@ -1,0 +1,34 @@
+"""What every NeRF-like backbone shares: rays, samples along them, plane look-up, compositing.
+
+All functions are pure, differentiable and hold no random state; jitter comes in as a tensor. Conventions that differ
+between backbones are arguments.
+"""
+
+from distill3d.volume.bounds import box_interval, ellipsoid_interval, hull_interval
+from distill3d.volume.compositing import Composite, composite_midpoints, composite_samples, ray_weights
+from distill3d.volume.planes import EG3D_AXES, PANOHEAD_AXES, XY_XZ_YZ, XY_XZ_ZY, Lookup, sample_planes
+from distill3d.volume.rays import along, pixel_rays
+from distill3d.volume.sampling import blurred, even_quantiles, merge, sample_histogram, stratified
+
+__all__ = [
+    "EG3D_AXES",
+    "PANOHEAD_AXES",
+    "XY_XZ_YZ",
+    "XY_XZ_ZY",
+    "Composite",
+    "Lookup",
+    "along",
+    "blurred",
+    "box_interval",
+    "composite_midpoints",
+    "composite_samples",
+    "ellipsoid_interval",
+    "even_quantiles",
+    "hull_interval",
+    "merge",
+    "pixel_rays",
+    "ray_weights",
+    "sample_histogram",
+    "sample_planes",
+    "stratified",
+]
