@@ -1,0 +1,70 @@
+"""Everything that decides a run, as data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from distill3d.errors import ConfigError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Everything that decides a run; written as config.json beside its weights.
+
+    None means the backbone's own default; a run's config.json has the numbers that were used.
+    """
+
+    style: str  # a name of the catalogue, or a prompt
+    backbone: str = "tiny"
+    weights: str | None = None  # of the backbone
+    scorer: str | None = None
+    scorer_weights: str | None = None
+    controlnets: Mapping[str, str] = field(default_factory=dict)  # control picture to folder or Hub id
+    method: str = "ld"
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the method, as `guidance_scale`
+    steps: int | None = None
+    batch: int | None = None  # subjects in a step
+    lr: float | None = None
+    seed: int = 0
+    save_every: int | None = None  # steps between checkpoints; a tenth of the run
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.style.strip():
+            raise ConfigError("style is empty. Give a name from `distill3d styles`, or a prompt in quotes.")
+        for name in ("steps", "batch", "save_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}.")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ConfigError(f"lr must be a positive number, got {self.lr}.")
+
+    def to_json(self) -> str:
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> DistillConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: for text that is no config, or one of a newer version.
+        """
+        try:
+            values = json.loads(text)
+            schema = values.pop("schema")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ConfigError("This config.json is damaged or was not written by distill3d.") from error
+        if schema != SCHEMA:
+            raise ConfigError(f"This config.json has version {schema}, this distill3d reads version {SCHEMA}.")
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ConfigError(f"config.json has settings that this distill3d does not know: {', '.join(unknown)}.")
+        for name, value in values.get("options", {}).items():
+            if isinstance(value, list):  # JSON has no tuples
+                values["options"][name] = tuple(value)
+        return cls(**values)

@@ -1,0 +1,80 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distill3d.errors import RunError
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what the system says about a file that cannot be written into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RunError(f"The disk is full: {path} was not written. What was saved before is intact.") from error
+        raise RunError(f"Cannot write {path}: {error.strerror or error}. Choose another place with --out.") from error
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a temporary neighbour to write to; it takes the place of `path` in one step when the block succeeds."""
+    aside = path.with_name(f".{path.name}.part{os.getpid()}{path.suffix}")
+    with storing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            _sync(aside)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_aside(path: Path) -> Iterator[Path]:
+    """The same for a folder of files; an older one of that name is replaced."""
+    aside = path.with_name(f".{path.name}.part{os.getpid()}")
+    with storing(path):
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            yield aside
+            for file in aside.iterdir():
+                _sync(file)
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(aside, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal checksum of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """To the disk, not only to the system's memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

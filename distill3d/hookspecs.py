@@ -1,0 +1,61 @@
+"""What a plugin can offer. Imports nothing heavy, so a plugin's own module can stay light too.
+
+A plugin is a module named in its package's entry points, group `distill3d`:
+
+    [project.entry-points.distill3d]
+    mine = "my_package"
+
+    # my_package/__init__.py
+    from distill3d.hookspecs import hookimpl
+
+    @hookimpl
+    def register_renderers(register):
+        register("mine", "my_package.renderer:load_mine")
+
+What is offered is an import string, "package.module:function"; the module is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pluggy
+
+from distill3d.styles import Style
+
+GROUP = "distill3d"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def register_renderers(register: Callable[[str, str], None]) -> None:
+    """Offer backbones: `load(weights: str | None = None, device: str = "cpu") -> Renderer`."""
+
+
+@hookspec
+def register_scorers(register: Callable[[str, str], None]) -> None:
+    """Offer scorers: `load(weights: str | None = None, device: str = "cpu") -> Scorer`.
+
+    A scorer that takes ControlNets has a third parameter, `controlnets: Mapping[str, str] | None = None`.
+    """
+
+
+@hookspec
+def register_styles(register: Callable[[Style], None]) -> None:
+    """Offer styles."""
+
+
+@hookspec
+def register_methods(register: Callable[[str, str], None]) -> None:
+    """Offer methods: `build(scorer, style, defaults, **options) -> Method`; see `distill3d.methods.ld`."""
+
+
+@hookspec
+def register_metrics(register: Callable[[str, str], None]) -> None:
+    """Offer metrics: `measure(before, after, style) -> Mapping[str, float]`, images (S, V, 3, H, W) in [-1, 1]."""
+
+
+@hookspec
+def register_commands(register: Callable[[str, str], None]) -> None:
+    """Offer subcommands of `distill3d`: a `typer.Typer` app."""
