@@ -1,0 +1,48 @@
+"""`distill3d render`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distill3d.errors import ConfigError
+
+
+def render(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    seeds: Annotated[str, typer.Option(help="Subjects: 0-7, or 1,5,9.")] = "0-7",
+    views: Annotated[int, typer.Option(min=1, help="Cameras for each subject.")] = 5,
+    yaw: Annotated[float, typer.Option(help="The cameras spread over +- this many degrees.")] = 60.0,
+    original: Annotated[bool, typer.Option(help="Also the unstylised subject of each picture.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("renders"),
+) -> None:
+    """Render subjects of a stylised generator to PNG files."""
+    numbers = _seeds(seeds)
+    from distill3d.report.pictures import save_picture, to_picture
+    from distill3d.runs import load_original_and_run
+    from distill3d.showcase import look
+
+    base, stylised = load_original_and_run(run)
+    yaws = [0.0] if views == 1 else [-yaw + 2 * yaw * i / (views - 1) for i in range(views)]
+    written = 0
+    for prefix, renderer in [("stylised", stylised), *([("original", base)] if original else [])]:
+        for seed in numbers:
+            for i, picture in enumerate(look(renderer, [seed], yaws)[0]):
+                save_picture(to_picture(picture), out / f"{prefix}_seed{seed:04d}_view{i}.png")
+                written += 1
+    typer.echo(f"Wrote {written} pictures to {out}")
+
+
+def _seeds(text: str) -> list[int]:
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise ConfigError(f"--seeds takes numbers like 0-7 or 1,5,9, got {text!r}.")
+    return numbers
