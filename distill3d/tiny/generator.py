@@ -30,8 +30,8 @@ from distill3d.volume import (
     ellipsoid_interval,
     hull_interval,
     pixel_rays,
+    sample_histogram,
     sample_planes,
-    stratified,
 )
 
 WEIGHTS = Path(__file__).parent / "weights" / "generator.safetensors"
@@ -39,10 +39,10 @@ BACKGROUND = 0.86  # .93 in [0, 1]
 BACKGROUND_DEPTH = 3.05
 FORMAT = "distill3d-tiny-generator"
 
-# Head units (0.3165 world units) of the procedural heads: centre and radii of what can hold anything
+# Centre and radii, in head units of 0.3165, of two ellipsoids that hold head and shoulders in every style.
 HULL = tuple(
     tuple(0.3165 * x for x in ellipsoid)
-    for ellipsoid in ((0.0, 0.02, 0.02, 0.80, 1.0, 1.02), (0.0, -1.2, -0.14, 1.0, 0.62, 0.48))
+    for ellipsoid in ((0.0, 0.08, -0.02, 0.95, 1.08, 1.14), (0.0, -1.0, -0.1, 1.0, 0.62, 0.78))
 )
 
 
@@ -58,7 +58,8 @@ class TinyArchitecture:
     features: int = 6  # rendered beside the colours, for super-resolution
     residual_hidden: int = 24
     density_scale: float = 40.0
-    samples: int = 16  # along the part of a ray that lies in the hull
+    samples: int = 12  # along the part of a ray that lies in the hull
+    crowd: tuple[float, float] = (0.12, 0.52)  # half of the samples in this part: there 90 % of the surfaces are
     box_side: float = 0.72  # world units
     hull: tuple[tuple[float, ...], ...] = HULL  # centre and radii of ellipsoids, world units
     raw_size: int = 64
@@ -130,17 +131,17 @@ class TinyTriplane(Renderer):
         order = crosses.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]  # (S, K)
         near, far = near.gather(1, order), far.gather(1, order)
         length = (far - near).clamp(min=0)[..., None]
-        near = torch.where(length[..., 0] > 0, near, torch.full_like(near, BACKGROUND_DEPTH))  # a miss has +-inf
-        length = torch.where(length > 0, length, torch.zeros_like(length))
+        near = torch.where(length > 0, near[..., None], torch.full_like(length, BACKGROUND_DEPTH))  # a miss has inf
         pick = order[..., None].expand(-1, -1, 3)
         if jitter is not None:
             jitter = jitter.gather(1, order[..., None].expand(-1, -1, jitter.shape[-1]))
-        t = stratified(near, near + length[..., 0], self.architecture.samples, jitter)  # (S, K, n)
+        start, width = self._cells(planes)
+        t = near + length * (start + width * (0.5 if jitter is None else jitter))  # (S, K, n)
         points = along(origins.gather(1, pick), directions.gather(1, pick), t)
         density, values = self.query(planes, points.flatten(1, 2))
         ray = composite_samples(
             t,
-            length / self.architecture.samples,
+            length * width,
             density.unflatten(-1, t.shape[1:]),
             values.unflatten(-1, t.shape[1:]).movedim(1, -1),
         )
@@ -158,6 +159,15 @@ class TinyTriplane(Renderer):
         lookup: Lookup = "deterministic" if exact else "fast"
         found = sample_planes(planes, points, XY_XZ_ZY, self.architecture.box_side, lookup=lookup)
         return self.decoder(found.flatten(1, 2))
+
+    def _cells(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Start and width (samples,) of the pieces of a ray's part in the hull, as fractions of it."""
+        low, high = self.architecture.crowd
+        edges = like.new_tensor([0.0, low, high, 1.0])
+        weights = 0.5 * edges.diff() + 0.5 * like.new_tensor([0.0, 1.0, 0.0])
+        cuts = torch.linspace(0, 1, self.architecture.samples + 1).to(like)
+        cells = sample_histogram(edges, weights, cuts, floor=0.0)
+        return cells[:-1], cells.diff()
 
     def trainable(self, group: str = "default") -> dict[str, nn.Parameter]:
         """ "default": all but the mapping; "field": that without super-resolution; "decoder"; "all"."""

@@ -13,10 +13,6 @@ LEAK = 0.2
 GAIN = math.sqrt(2)  # keeps the variance through the leaky ReLU
 
 
-def activate(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, LEAK) * GAIN
-
-
 def double_size(x: Tensor) -> Tensor:
     """Bilinear upsampling by 2, (B, C, h, w) to (B, C, 2h, 2w)."""
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -76,8 +72,8 @@ class ModulatedConv(nn.Module):
             x = double_size(x)
         if self.linear:
             return x + self.template
-        demodulation = torch.rsqrt(style.square() @ weight.square().sum((2, 3)).T + 1e-8)
-        return activate(torch.addcmul(self.template, x, demodulation[:, :, None, None]))
+        demodulation = GAIN * torch.rsqrt(style.square() @ weight.square().sum((2, 3)).T + 1e-8)
+        return F.leaky_relu(torch.addcmul(self.template, x, demodulation[:, :, None, None]), LEAK)
 
 
 class Mapping(nn.Module):
@@ -89,7 +85,7 @@ class Mapping(nn.Module):
         self.second = Linear(style_size, style_size, rate=0.1)
 
     def forward(self, z: Tensor) -> Tensor:
-        return activate(self.second(activate(self.first(z))))
+        return GAIN * F.leaky_relu(self.second(GAIN * F.leaky_relu(self.first(z), LEAK)), LEAK)
 
 
 class Synthesis(nn.Module):

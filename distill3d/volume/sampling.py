@@ -78,7 +78,7 @@ def sample_histogram(edges: Tensor, weights: Tensor, u: Tensor | int, *, floor: 
     below = (above - 1).clamp(min=0)
     above = above.clamp(max=weights.shape[-1])
     mass = cdf.gather(-1, above) - cdf.gather(-1, below)
-    mass = torch.where(mass < floor, torch.ones_like(mass), mass)
+    mass = torch.where(mass <= floor, torch.ones_like(mass), mass)
     start, end = edges.gather(-1, below), edges.gather(-1, above)
     return start + (u - cdf.gather(-1, below)) / mass * (end - start)
 

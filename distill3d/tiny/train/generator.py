@@ -1,0 +1,286 @@
+"""Train the tiny generator: `python -m distill3d.tiny.train generator --work DIR`.
+
+Reads DIR/data/photo.safetensors and photo128.safetensors, writes DIR/generator/: the checkpoint, sheets of held-out
+subjects, generator.safetensors (half precision) and provenance.json. A run that was stopped goes on from its
+checkpoint and ends with the same bits: every random number is a function of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import math
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from distill3d.errors import ConfigError, DivergedError
+from distill3d.tiny.generator import TinyTriplane, save_tiny
+from distill3d.tiny.train.generator_losses import Photos, field_loss, psnr, render_loss, superres_loss
+from distill3d.tiny.train.store import write_json
+
+HELD_OUT, HELD_OUT_128 = 256, 64
+LOSSES = {"field": field_loss, "render": render_loss, "superres": superres_loss}
+RATES = {"field": (1.5e-2, 4.5e-3), "render": (4.5e-3, 1.5e-4), "superres": (4e-3, 2e-4)}  # first, last
+WARM_UP = 50  # steps
+DEFAULT_PHASES = "field=1800,render=6000,superres=1500"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """So many steps of one loss; the learning rate falls along half a cosine."""
+
+    name: str
+    steps: int
+
+    def rate(self, done: int) -> float:
+        first, last = RATES[self.name]
+        return min(1.0, (done + 1) / WARM_UP) * (
+            last + (first - last) * (1 + math.cos(math.pi * done / self.steps)) / 2
+        )
+
+
+def read_phases(text: str) -> tuple[Phase, ...]:
+    """ "field=900,render=4000" as phases."""
+    phases = []
+    for part in text.split(","):
+        name, _, steps = part.partition("=")
+        if name not in LOSSES or not steps.isdigit() or int(steps) < 1:
+            raise ConfigError(f"A phase is written field=900, render=4000 or superres=800, got {part!r}.")
+        phases.append(Phase(name, int(steps)))
+    return tuple(phases)
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    seed: int
+    phases: tuple[Phase, ...]
+    step: int = 0
+    cpu_seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)  # held-out PSNR
+
+    def place(self) -> tuple[Phase, int]:
+        """The phase that the next step belongs to, and the steps done in it."""
+        done = self.step
+        for phase in self.phases:
+            if done < phase.steps:
+                return phase, done
+            done -= phase.steps
+        return self.phases[-1], self.phases[-1].steps
+
+    @property
+    def total(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+
+class Training:
+    """Weights, their running mean, the optimiser of the current phase, and where the run stands."""
+
+    def __init__(self, state: State):
+        torch.manual_seed(state.seed)
+        self.state = state
+        self.renderer = TinyTriplane()
+        self.mean = copy.deepcopy(self.renderer).requires_grad_(False)
+        self.optimizer = self._optimizer()
+
+    def _optimizer(self) -> torch.optim.Adam:
+        phase, _ = self.state.place()
+        whole = {"field": ("mapping", "synthesis", "decoder"), "superres": ("superresolution", "decoder.second")}
+        moving = whole["field" if phase.name != "superres" else "superres"]
+        for name, parameter in self.renderer.named_parameters():
+            parameter.requires_grad_(name.startswith(moving))
+        live = [p for p in self.renderer.parameters() if p.requires_grad]
+        return torch.optim.Adam(live, betas=(0.8, 0.99), fused=True)
+
+    def step(self, data: dict[str, Photos]) -> dict[str, float]:
+        """One step of the current phase."""
+        phase, done = self.state.place()
+        if done == 0:  # a phase begins from the mean of the last one, with a fresh optimiser
+            self.renderer.load_state_dict(self.mean.state_dict())
+            self.optimizer = self._optimizer()
+        digest = hashlib.blake2b(f"{self.state.seed}|{self.state.step}".encode(), digest_size=4).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+        loss, logged = LOSSES[phase.name](self.renderer, data[phase.name], generator)
+        if not torch.isfinite(loss):
+            raise DivergedError(f"The loss is not finite at step {self.state.step}; lower the learning rate.")
+        self.optimizer.zero_grad()
+        loss.backward()
+        if phase.name == "superres":  # density and colours stay: only the rows of the features move
+            for parameter in self.renderer.decoder.second.parameters():
+                if parameter.grad is not None:
+                    parameter.grad[:4] = 0
+        self.optimizer.param_groups[0]["lr"] = phase.rate(done)
+        self.optimizer.step()
+        self._average(done)
+        self.state.step += 1
+        return {"loss": loss.item(), **logged}
+
+    def _average(self, done: int) -> None:
+        keep = min(0.997, (1 + done) / (10 + done))
+        with torch.no_grad():
+            for mean, now in zip(self.mean.parameters(), self.renderer.parameters()):
+                mean.lerp_(now, 1 - keep)
+
+    def save(self, path: Path) -> None:
+        """Everything that the next step reads, in one file."""
+        tensors = {f"now.{k}": v for k, v in self.renderer.state_dict().items()}
+        tensors |= {f"mean.{k}": v for k, v in self.mean.state_dict().items()}
+        for name, parameter in self.renderer.named_parameters():
+            moments = self.optimizer.state.get(parameter, {})
+            tensors |= {f"adam.{name}.{k}": v for k, v in moments.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".part")
+        save_file({k: v.contiguous() for k, v in tensors.items()}, aside, {"state": json.dumps(asdict(self.state))})
+        aside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, extend: tuple[Phase, ...] = ()) -> Training:
+        with safe_open(path, "pt") as file:
+            stored = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        phases = (*(Phase(**p) for p in stored.pop("phases")), *extend)
+        training = cls(State(phases=phases, **stored))
+        for prefix, module in (("now.", training.renderer), ("mean.", training.mean)):
+            module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+        if training.state.place()[1] == 0:
+            return training  # a phase begins with a fresh optimiser
+        for name, parameter in training.renderer.named_parameters():
+            start = f"adam.{name}."
+            if moments := {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}:
+                training.optimizer.state[parameter] = moments
+        return training
+
+
+@torch.no_grad()
+def pictures(renderer: TinyTriplane, photos: Photos, count: int, views: int) -> Tensor:
+    """(count, views, 3, h, w): what the renderer makes of the first subjects, at the photos' size."""
+    made = []
+    for subject in range(count):
+        cameras = photos.cameras(torch.tensor([subject]), torch.arange(views)[None])
+        small = photos.rgb.shape[-1] == renderer.raw_size
+        render = renderer.render(
+            renderer.scene(photos.z[subject : subject + 1]), cameras, upto="raw" if small else "image"
+        )
+        made.append(render.stage("raw" if small else "image"))
+    return torch.cat(made)
+
+
+def truth(photos: Photos, count: int, views: int) -> Tensor:
+    return photos.rgb[:count, :views].float() / 127.5 - 1
+
+
+def held_out_psnr(renderer: TinyTriplane, photos: Photos, count: int = 64, views: int = 1) -> float:
+    """dB over all pixels of held-out subjects."""
+    return psnr((pictures(renderer, photos, count, views).clamp(-1, 1) - truth(photos, count, views)).square().mean())
+
+
+def write_sheet(renderer: TinyTriplane, photos: Photos, path: Path) -> None:
+    """Eight held-out subjects: for each view a row of truth and below it a row of ours."""
+    views = min(3, photos.yaw.shape[1])
+    rows = torch.stack([truth(photos, 8, views), pictures(renderer, photos, 8, views)], 2)  # (8, V, 2, 3, h, w)
+    sheet = rows.permute(1, 2, 4, 0, 5, 3).flatten(0, 2).flatten(1, 2)  # (V*2*h, 8*w, 3)
+    pixels = ((sheet.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    enlarge = 128 // photos.rgb.shape[-1]
+    Image.fromarray(np.repeat(np.repeat(pixels, enlarge, 0), enlarge, 1)).save(path)
+
+
+def provenance(training: Training, weights: Path, held_out: dict[str, float]) -> dict[str, object]:
+    """How the weight file came about."""
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    state = training.state
+    return {
+        "file": weights.name,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "script": "python -m distill3d.tiny.train generator",
+        "commit": commit.stdout.strip() or "unknown",
+        "seed": state.seed,
+        "phases": {f"{i} {p.name}": p.steps for i, p in enumerate(state.phases)},
+        "steps": state.step,
+        "cpu_seconds": round(state.cpu_seconds),
+        "parameters": sum(p.numel() for p in training.mean.parameters()),
+        "held_out_psnr": held_out,
+    }
+
+
+def checkpoint(training: Training, out: Path, held: Photos, held_128: Photos | None) -> None:
+    """Save, measure, draw."""
+    training.save(out / "checkpoint.safetensors")
+    save_tiny(training.mean, out / "generator.safetensors")
+    measured = {"psnr64": held_out_psnr(training.mean, held)}
+    write_sheet(training.mean, held, out / "sheet.png")
+    if held_128 is not None:
+        measured["psnr128"] = held_out_psnr(training.mean, held_128, len(held_128))
+        write_sheet(training.mean, held_128, out / "sheet128.png")
+    training.state.history.append({"step": training.state.step, **measured})
+    print(f"  held out: {_line(measured)}; cpu {training.state.cpu_seconds:.0f} s", flush=True)
+
+
+def _line(numbers: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+def train(training: Training, work: Path, every: float) -> None:
+    """Run to the end of the last phase.
+
+    Args:
+        work: holds data/; generator/ is written.
+        every: CPU seconds between checkpoints.
+    """
+    out = work / "generator"
+    out.mkdir(parents=True, exist_ok=True)
+    learnt, held = Photos.read(work / "data" / "photo.safetensors").split(HELD_OUT)
+    data, held_128 = {"field": learnt, "render": learnt}, None
+    if any(phase.name == "superres" for phase in training.state.phases):
+        data["superres"], held_128 = Photos.read(work / "data" / "photo128.safetensors").split(HELD_OUT_128)
+    state, began, saved = training.state, time.process_time(), 0.0
+    before = state.cpu_seconds
+    while state.step < state.total:
+        phase, done = state.place()
+        logged = training.step(data)
+        state.cpu_seconds = before + time.process_time() - began
+        if done % 100 == 0:
+            print(f"{phase.name} {done}/{phase.steps}: {_line(logged)}; cpu {state.cpu_seconds:.0f} s", flush=True)
+        if state.cpu_seconds - before - saved > every or done + 1 == phase.steps:
+            checkpoint(training, out, held, held_128 if phase.name == "superres" else None)
+            saved = state.cpu_seconds - before
+    measured = {"psnr64": held_out_psnr(training.mean, held, len(held), 3)}
+    if held_128 is not None:
+        measured["psnr128"] = held_out_psnr(training.mean, held_128, len(held_128))
+    write_json(out / "provenance.json", provenance(training, out / "generator.safetensors", measured))
+    print(f"done: {_line(measured)}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m distill3d.tiny.train generator", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder with data/; generator/ is written there")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", default=DEFAULT_PHASES, help="phases of a new run (default: %(default)s)")
+    parser.add_argument("--extend", help="phases to add to a run that exists, for example render=2000,superres=500")
+    parser.add_argument("--every", type=float, default=120.0, help="CPU seconds between checkpoints")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)  # several threads are slower on pictures this small
+    stored = args.work / "generator" / "checkpoint.safetensors"
+    if stored.is_file():
+        training = Training.load(stored, read_phases(args.extend) if args.extend else ())
+        print(f"going on from step {training.state.step} of {training.state.total}")
+    else:
+        training = Training(State(args.seed, read_phases(args.steps)))
+    train(training, args.work, args.every)
+
+
+if __name__ == "__main__":
+    main()
