@@ -1,0 +1,192 @@
+"""The contract of a backbone."""
+
+from __future__ import annotations
+
+import torch
+
+from distill3d.cameras import Cameras
+from distill3d.draws import Draws
+from distill3d.errors import ShapeError
+from distill3d.renderer import Render, Renderer, RunDefaults
+from distill3d.testing.bench import RendererBench, put_back
+from distill3d.testing.camera_checks import CAMERA_CHECKS
+from distill3d.testing.contract import Report, expect, expect_finite, expect_same, expect_shape, run_checks
+from distill3d.testing.weight_checks import WEIGHT_CHECKS
+
+
+def check_renderer(renderer: Renderer, *, subjects: int = 2, tolerance: float | None = None) -> Report:
+    """Check all that the core relies on; about forty views are rendered, none larger than `image_size`.
+
+    The renderer is left as it was: weights, buffers, `requires_grad`, mode.
+
+    Args:
+        subjects: how many are made together, at least 2.
+        tolerance: relative difference that batching may make; None chooses by the dtype of the weights.
+    Returns:
+        What was checked, and what could not be and why.
+    Raises:
+        ContractError: at the first broken promise.
+    """
+    expect(subjects >= 2, "check_renderer", "at least 2 subjects", subjects)
+    expect(isinstance(renderer, Renderer), "The backbone", "a distill3d.renderer.Renderer", type(renderer).__name__)
+    bench = RendererBench(renderer, subjects, tolerance)
+    try:
+        checks = (*FORM_CHECKS, *WEIGHT_CHECKS, *PICTURE_CHECKS, *CAMERA_CHECKS)
+        return run_checks(type(renderer).__name__, checks, bench)
+    finally:
+        put_back(renderer, bench.before)
+
+
+def declares_itself(bench: RendererBench) -> None:
+    """Declares code_shape, image_size, raw_size, weights_licence and defaults."""
+    backbone = bench.renderer
+    shape = getattr(backbone, "code_shape", None)
+    sizes = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
+    expect(sizes, "code_shape", "a tuple of positive integers", repr(shape))
+    for name in ("image_size", "raw_size"):
+        size = getattr(backbone, name, None)
+        expect(isinstance(size, int) and size > 0, name, "a positive integer", repr(size))
+    expect(
+        backbone.image_size >= backbone.raw_size,
+        "image_size",
+        f"at least raw_size ({backbone.raw_size})",
+        backbone.image_size,
+    )
+    licence = backbone.weights_licence
+    expect(isinstance(licence, str) and licence != "", "weights_licence", 'a name such as "Apache-2.0"', repr(licence))
+    expect(isinstance(backbone.defaults, RunDefaults), "defaults", "RunDefaults", type(backbone.defaults).__name__)
+
+
+def codes_follow_their_draws(bench: RendererBench) -> None:
+    """Codes are a function of the seed, the step and the subject alone."""
+    codes = expect_shape("sample_codes", bench.codes, (bench.subjects, *bench.renderer.code_shape))
+    if codes.is_floating_point():
+        expect_finite("sample_codes", codes)
+    expect(not codes.requires_grad, "sample_codes", "codes without a graph (nothing trained acts before scene)", "one")
+    with torch.no_grad():
+        again = bench.renderer.sample_codes(bench.draws)
+        turned = bench.renderer.sample_codes(Draws(0, 0, bench.draws.subjects[::-1]))
+        others = [bench.renderer.sample_codes(Draws(seed, step, (0, 1))) for seed, step in ((0, 1), (1, 0), (2, 2))]
+    expect_same("sample_codes with equal draws", again, codes, 0.0)
+    expect_same("sample_codes with its subjects permuted", turned.flip(0), codes, 0.0, "the permuted codes")
+    drawn = torch.cat([codes, *others])
+    # several draws: a backbone that picks from a few photographs may well pick one of them twice
+    expect(bool((drawn != drawn[:1]).any()), "sample_codes", "different subjects", "one and the same for all draws")
+
+
+def seeds_name_subjects(bench: RendererBench) -> None:
+    """Each seed names one subject, whatever else is asked for."""
+    with torch.no_grad():
+        both, second = bench.renderer.codes_of_seeds([3, 5]), bench.renderer.codes_of_seeds([5])
+    expect_shape("codes_of_seeds([3, 5])", both, (2, *bench.renderer.code_shape))
+    expect_same("codes_of_seeds([3, 5])[1]", both[1:], second, 0.0, "the codes of seed 5 alone")
+
+
+def scene_has_a_row_per_subject(bench: RendererBench) -> None:
+    """A scene is a mapping of finite tensors whose first dimension is the subjects."""
+    expect(hasattr(bench.scene, "items"), "scene", "a mapping of tensors by name", type(bench.scene).__name__)
+    expect(len(bench.scene) > 0, "scene", "at least one tensor", "an empty mapping")
+    for name, entry in bench.scene.items():
+        expect(isinstance(entry, torch.Tensor), f"scene[{name!r}]", "a tensor", type(entry).__name__)
+        first = entry.shape[0] if entry.ndim else "a scalar"
+        expect(first == bench.subjects, f"scene[{name!r}]", f"first dimension {bench.subjects}", first)
+        expect_finite(f"scene[{name!r}]", entry)
+
+
+def pictures_have_their_form(bench: RendererBench) -> None:
+    """Pictures have the declared shapes, dtypes and ranges."""
+    backbone, pictures = bench.renderer, bench.pictures
+    expect(isinstance(pictures, Render), "render", "a distill3d.renderer.Render", type(pictures).__name__)
+    channels = {"raw": 3, "depth": 1, "opacity": 1, "image": 3}
+    for name, count in channels.items():
+        size = backbone.image_size if name == "image" else backbone.raw_size
+        picture = expect_shape(f"render().{name}", getattr(pictures, name), (bench.subjects, 2, count, size, size))
+        expect(picture.dtype == bench.dtype, f"render().{name}", str(bench.dtype), picture.dtype)
+        expect_finite(f"render().{name}", picture)
+    for name in ("raw", "image"):
+        _expect_unit_range(f"render().{name}", getattr(pictures, name))
+    low, high = float(pictures.opacity.min()), float(pictures.opacity.max())
+    expect(low >= -1e-4 and high <= 1 + 1e-4, "render().opacity", "values in [0, 1]", f"{low:.4g} to {high:.4g}")
+    nearest = float(pictures.depth.min())
+    expect(nearest > 0, "render().depth", "distances above 0", f"{nearest:.4g}")
+
+
+def _expect_unit_range(what: str, picture: torch.Tensor) -> None:
+    low, high = float(picture.min()), float(picture.max())
+    outside = float((picture.abs() > 1.01).float().mean())
+    # a super-resolution may overshoot at a few edges: clamping it would stop its gradient
+    fits = outside <= 0.01 and low >= -1.5 and high <= 1.5
+    expect(fits, what, "colours in [-1, 1]", f"{low:.4g} to {high:.4g}, {outside:.1%} outside")
+    expect(low < 0, what, "colours in [-1, 1]", f"{low:.4g} to {high:.4g}, which looks like [0, 1]")
+
+
+def raw_stage_stops_early(bench: RendererBench) -> None:
+    """upto="raw" gives the same raw picture and no image."""
+    early = bench.render(bench.scene, bench.cameras, "raw")
+    expect(early.image is None, 'render(upto="raw").image', "None", "a picture")
+    for name in ("raw", "depth", "opacity"):
+        what, expected = f'render(upto="raw").{name}', getattr(bench.pictures, name)
+        expect_same(what, getattr(early, name), expected, bench.tolerance, "that of the full render")
+
+
+def rendering_repeats(bench: RendererBench) -> None:
+    """Equal draws, and no draws, give an equal picture."""
+    exact = 0.0 if bench.codes.device.type == "cpu" else 1e-5  # a GPU may choose another kernel
+    for draws, which in ((None, "draws=None"), (bench.draws, "equal draws")):
+        first = bench.pictures if draws is None else bench.jittered
+        second = bench.render(bench.scene, bench.cameras, draws=draws)
+        for name, picture in first.tensors().items():
+            expect_same(f"render().{name} with {which}", second.tensors()[name], picture, exact, "the same twice")
+
+
+def subjects_do_not_leak(bench: RendererBench) -> None:
+    """A subject looks the same alone and beside others."""
+    last = bench.subjects - 1
+    with torch.no_grad():
+        alone = bench.renderer.scene(bench.codes[last:])
+    for name, entry in bench.scene.items():
+        expect_same(f"scene[{name!r}] of one subject alone", alone[name], entry[last:], bench.tolerance, "its row")
+    cameras = Cameras(bench.cameras.cam2world[last:], bench.cameras.intrinsics[last:])
+    single = bench.render(alone, cameras, draws=Draws(0, 0, (last,)))
+    for name, picture in bench.jittered.tensors().items():
+        what = f"render().{name} of one subject alone, with its own draws"
+        expect_same(what, single.tensors()[name], picture[last:], bench.tolerance, "its row")
+
+
+def views_are_independent(bench: RendererBench) -> None:
+    """Several cameras in one call give what each gives alone."""
+    for view in range(2):
+        for name, picture in bench.render(bench.scene, bench.camera(view)).tensors().items():
+            expected = bench.pictures.tensors()[name][:, view : view + 1]
+            expect_same(f"render().{name} of camera {view} alone", picture, expected, bench.tolerance, "that of both")
+
+
+def refuses_cameras_of_other_subjects(bench: RendererBench) -> None:
+    """A scene and cameras that disagree on the number of subjects raise ShapeError."""
+    one = {name: entry[:1] for name, entry in bench.scene.items()}
+    for scene, subjects, cameras in ((bench.scene, bench.subjects, 1), (one, 1, bench.subjects)):
+        what = f"render of a scene of {subjects} with the cameras of {cameras}"
+        got = "a picture"
+        try:
+            bench.render(scene, bench.orbit([(0.0, 0.0)], subjects=cameras), "raw")
+        except ShapeError:
+            continue
+        except Exception as error:
+            got = f"{type(error).__name__}: {error}"
+        expect(False, what, "distill3d.errors.ShapeError", got)
+
+
+FORM_CHECKS = (
+    declares_itself,
+    codes_follow_their_draws,
+    seeds_name_subjects,
+    scene_has_a_row_per_subject,
+    pictures_have_their_form,
+)
+PICTURE_CHECKS = (
+    raw_stage_stops_early,
+    rendering_repeats,
+    subjects_do_not_leak,
+    views_are_independent,
+    refuses_cameras_of_other_subjects,
+)
