@@ -187,7 +187,7 @@ class Trainer:
         for name in group.terms:
             batch.figures = {}
             losses.append(self.method.terms[name].loss(batch) / self.batch)
-            log.loss += batch.figures.get("loss", float(losses[-1]))
+            log.loss += batch.figures.get("loss", float(losses[-1].detach()))
             log.figures.update({f"{name}/{key}": value for key, value in batch.figures.items()})
         losses = [loss for loss in losses if loss.requires_grad]
         if losses:

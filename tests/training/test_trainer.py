@@ -1,0 +1,220 @@
+"""The step in pieces equals the step as one graph, at the memory of one view; the reference is never touched."""
+
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import torch
+
+from distill3d.errors import DivergedError
+from distill3d.methods import Method, ld, ld_paper, ld_released, sds
+from distill3d.objectives import LDLoss
+from distill3d.objectives.denoising import Denoising, pick
+from distill3d.objectives.term import Weighted
+from distill3d.objectives.terms import ScoreTerm
+from distill3d.scorers.gaussian import GaussianScorer
+from distill3d.styles import CATALOGUE
+from distill3d.training.trainer import Trainer, cosine_decay, linked_groups
+from distill3d.views import Grid
+from tests.toys import AROUND, single_view_method, toy
+from tests.training.saved_bytes import SavedBytes
+
+SCORER = GaussianScorer(latent_size=8)
+METHODS = {"ld": ld, "ld-paper": ld_paper, "ld-released": ld_released, "sds": sds}
+
+
+def method(name):
+    return METHODS[name](SCORER, CATALOGUE["zombie"], toy().defaults)
+
+
+def gradients_in_pieces(trainer):
+    trainer.gradients()
+    found = {name: p.grad for name, p in trainer.trained.items()}
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return found
+
+
+def assert_equals_one_graph(trainer, tolerance):
+    names, parameters = zip(*trainer.trained.items())
+    whole = dict(zip(names, torch.autograd.grad(trainer.loss(), parameters, allow_unused=True)))
+    pieces = gradients_in_pieces(trainer)
+    assert any(g is not None and g.abs().max() > 0 for g in whole.values())
+    for name, want in whole.items():
+        got = pieces[name]
+        assert (got is None) == (want is None), name
+        if want is not None:
+            assert (got - want).norm() <= tolerance * want.norm().clamp_min(1e-30), name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("views", [1, 2, 4, 8])
+def test_the_scene_leaf_gives_the_one_graph_gradient_by_name(views, dtype, tolerance):
+    assert_equals_one_graph(Trainer(toy(dtype=dtype), single_view_method(SCORER, views), batch=2), tolerance)
+
+
+@pytest.mark.parametrize("rerender", [True, False])
+@pytest.mark.parametrize("name", METHODS)
+def test_so_it_does_for_every_method_also_after_a_step(name, rerender):
+    trainer = Trainer(toy(), method(name), batch=2, rerender=rerender, lr=lambda step: 1e-2)
+    trainer.step()  # away from the reference, and with a step before
+    assert_equals_one_graph(trainer, 1e-10)
+
+
+def test_a_mapping_that_is_trained_before_the_scene_is_handled_too():
+    from dataclasses import replace
+
+    assert_equals_one_graph(Trainer(toy(), replace(method("ld"), trains="all"), batch=2), 1e-10)
+
+
+def peak_saved_bytes(method_, **options):
+    # Pixels are few beside a render's graph in a real backbone; so they are here: many samples along a ray.
+    trainer = Trainer(toy(dtype=torch.float32, raw_size=16, samples=48), method_, **options)
+    ignore = [*trainer.renderer.parameters(), *trainer.reference.parameters(), *SCORER.parameters()]
+    with SavedBytes(ignore) as saved:
+        trainer.gradients()
+    return saved.peak
+
+
+def test_saved_bytes_do_not_grow_with_the_number_of_views():
+    peaks = {views: peak_saved_bytes(single_view_method(SCORER, views)) for views in (1, 2, 4, 8)}
+    assert max(peaks.values()) <= 1.03 * min(peaks.values()), peaks
+
+
+def joined_method(side):
+    recipe = Denoising(SCORER, Grid(side, side, AROUND), {"prompt": "a", "empty": ""}, pick([300]), "raw")
+    return Method({"grid": Weighted(1.0, ScoreTerm(recipe, LDLoss(SCORER)))})
+
+
+def test_nor_do_they_under_a_term_that_joins_many_views():
+    peaks = {side: peak_saved_bytes(joined_method(side)) for side in (2, 4)}  # 4 and 16 views
+    assert max(peaks.values()) <= 1.03 * min(peaks.values()), peaks
+
+
+def test_without_rerendering_they_do_grow():
+    """So the count above can fail."""
+    peaks = [peak_saved_bytes(joined_method(side), rerender=False) for side in (1, 2)]
+    assert peaks[1] > 2.5 * peaks[0]
+
+
+def test_a_step_leaves_the_reference_bit_identical_and_shares_what_is_not_trained():
+    trainer = Trainer(toy(), method("ld-released"), batch=2, lr=lambda step: 1e-2)
+    before = {name: t.clone() for name, t in trainer.reference.state_dict().items()}
+    mine, theirs = (dict(r.named_parameters()) for r in (trainer.renderer, trainer.reference))
+    assert all((mine[name] is theirs[name]) == (name not in trainer.trained) for name in mine)
+    for _ in range(2):
+        trainer.step()
+    assert all(torch.equal(before[name], t) for name, t in trainer.reference.state_dict().items())
+    assert any(not torch.equal(before[name], p) for name, p in trainer.trained.items())
+
+
+def test_each_view_is_rendered_once_and_super_resolved_only_where_it_is_read():
+    trainer, seen = Trainer(toy(), method("ld-released"), rerender=False), Counter()
+    look = trainer._look
+
+    def counted(renderer, scene, batch, view, stage):
+        seen[renderer is trainer.reference, view, stage] += 1
+        return look(renderer, scene, batch, view, stage)
+
+    trainer._look = counted
+    trainer.gradients()
+    assert set(seen.values()) == {1}
+    assert sum(reference for reference, _, _ in seen) == 5  # main and the grid's four; the mirrored one is not read
+    assert len(seen) == 5 + 6
+    image = [key for key in seen if key[2] == "image"]
+    # Edges are read from the reference's image, where a scorer has a ControlNet for them.
+    assert sorted(key[1].name for key in image) == ["main", "main", "main"]
+
+
+def test_terms_that_share_a_view_are_one_group():
+    groups = linked_groups(method("ld-released").terms)
+    assert [group.terms for group in groups] == [["grid"], ["score", "tweedie"], ["ldis"]]
+
+
+def test_two_terms_with_one_denoising_share_its_prediction():
+    calls = []
+
+    class Counting(GaussianScorer):
+        def predict_noise(self, *args):
+            calls.append(1)
+            return super().predict_noise(*args)
+
+    scorer = Counting(latent_size=8)
+    trainer = Trainer(toy(), ld_released(scorer, CATALOGUE["zombie"], toy().defaults))
+    trainer.gradients()
+    assert len(calls) == 2  # score and tweedie together, the grid
+
+
+def test_a_gradient_that_is_not_finite_skips_the_step_and_ten_in_a_row_stop():
+    class Broken(GaussianScorer):
+        def predict_noise(self, noisy, timestep, conditions):
+            return {name: torch.full_like(noisy, math.nan) for name in conditions}
+
+    trainer = Trainer(toy(), sds(Broken(latent_size=8), CATALOGUE["zombie"], toy().defaults))
+    before = {name: p.clone() for name, p in trainer.trained.items()}
+    for _ in range(9):
+        assert trainer.step().skipped
+    with pytest.raises(DivergedError, match="10 steps in a row"):
+        trainer.step()
+    assert all(torch.equal(before[name], p) for name, p in trainer.trained.items())
+
+
+def test_a_finite_step_resets_the_count():
+    scorer = GaussianScorer(latent_size=8)
+    trainer = Trainer(toy(), sds(scorer, CATALOGUE["zombie"], toy().defaults))
+    trainer.skipped_in_a_row = 9
+    assert not trainer.step().skipped
+    assert trainer.skipped_in_a_row == 0
+
+
+def test_distilling_raises_the_likelihood_of_the_renders():
+    """The claim of the whole package, on a distribution that is known."""
+    scorer = GaussianScorer(latent_size=8, rank=2)
+    trainer = Trainer(toy(), sds(scorer, CATALOGUE["zombie"], toy().defaults, guidance_scale=1.0), batch=2,
+                      lr=lambda step: 1e-2)  # fmt: skip
+    from distill3d.draws import Draws
+    from distill3d.views import View
+
+    @torch.no_grad()
+    def likelihood(renderer):
+        draws = Draws(9, 0, tuple(range(6)))
+        scene = renderer.scene(renderer.sample_codes(draws))
+        cameras = View("main", renderer.defaults.front).cameras(draws)
+        latents = scorer.encode(renderer.render(scene, cameras).image[:, 0].double())
+        t = torch.full((6,), 300)
+        noisy = scorer.schedule.signal(t) * latents
+        return float(scorer.log_prob(noisy, t, scorer.condition(["Portrait of a zombie"] * 6)).mean())
+
+    for _ in range(40):
+        trainer.step()
+    assert likelihood(trainer.renderer) > likelihood(trainer.reference) + 1
+
+
+def test_steps_repeat_bit_for_bit_under_another_hash_seed():
+    """Nothing may depend on the order of a set."""
+    code = (
+        "import hashlib, torch; from tests.training.test_trainer import *\n"
+        "t = Trainer(toy(), method('ld-released'), batch=2); t.step(); t.step()\n"
+        "print(hashlib.sha256(b''.join(p.detach().numpy().tobytes() for p in t.trained.values())).hexdigest())"
+    )
+    def run(seed):
+        return (
+            subprocess.run(
+                [sys.executable, "-c", code],
+                env={**os.environ, "PYTHONHASHSEED": seed},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+    assert run("1") == run("2")
+
+
+def test_the_learning_rate_falls_along_a_cosine():
+    lr = cosine_decay(1.0, 0.1, 11)
+    assert lr(0) == 1.0
+    assert lr(10) == pytest.approx(0.1)
+    assert lr(5) == pytest.approx(0.55)
+    assert all(lr(i) > lr(i + 1) for i in range(10))
