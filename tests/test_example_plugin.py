@@ -71,7 +71,7 @@ def test_its_hooks_offer_what_loads(sphere):
 
 @pytest.mark.parametrize("style", ["red", "blue"])
 @pytest.mark.parametrize("method", [ld, sds])
-def test_thirty_steps_paint_the_balls(sphere, method, style):
+def test_thirty_steps_paint_the_balls_towards_the_style(sphere, method, style):
     renderer, scorer = sphere.load_sphere(), sphere.load_colour()
     target = torch.tensor(sphere.COLOURS[style])
     before = (mean_colour(renderer) - target).norm()
@@ -79,7 +79,7 @@ def test_thirty_steps_paint_the_balls(sphere, method, style):
     trainer = Trainer(renderer, parts, batch=2, lr=lambda step: renderer.defaults.lr)
     for _ in range(30):
         trainer.step()
-    assert (mean_colour(renderer) - target).norm() < 0.5 * before
+    assert (mean_colour(renderer) - target).norm() < 0.7 * before
 
 
 def test_weights_are_read_from_a_file(sphere, tmp_path):

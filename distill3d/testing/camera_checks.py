@@ -15,6 +15,7 @@ from distill3d.testing.bench import FARTHER, STEP, Look, RendererBench
 from distill3d.testing.contract import NotApplicable, expect, rms
 from distill3d.volume import pixel_rays
 
+VISIBLE = 0.6  # share of a surface that is sure to be seen by a camera that moved by STEP
 FLAT = 1e-3  # differences of pictures below this are nothing to see
 
 
@@ -93,12 +94,13 @@ def yaw_and_pitch_go_the_right_way(bench: RendererBench) -> None:
             for other, angles in told.items()
         }
         best = min(misfits, key=lambda other: misfits[other])
-        fits = misfits[label] < 0.05 or misfits[label] <= 1.4 * misfits[best]
+        # twice: an untrained backbone is a fog, whose depth is no surface; a wrong axis misfits by 5 times and more
+        fits = misfits[label] < 0.01 or misfits[label] <= 2 * misfits[best]
         expect(
             fits,
             f"The picture from {label}",
             "the front's surface as that camera sees it",
-            f"what {best} would show (misfit {misfits[best]:.2f} against {misfits[label]:.2f}): "
+            f"what {best} would show (misfit {misfits[best]:.3f} against {misfits[label]:.3f}): "
             "the axes or the depth are not the canonical world's",
         )
 
@@ -119,10 +121,12 @@ def _misfit(front: Look, moved: Look, camera: Cameras, radius: float) -> float:
     place = 2 * place[:, :2] / place[:, 2:].clamp_min(1e-6) - 1
     shown = torch.cat([moved.raw, moved.depth])[None]
     found = F.grid_sample(shown, place[None, None].to(shown), padding_mode="border", align_corners=False)[0, :, 0]
-    colour = (found[:3] - front.raw[:, front.solid]).abs().clamp(max=1).mean()
+    colour = (found[:3] - front.raw[:, front.solid]).abs().mean(0)
     distance = (points - pose[:3, 3]).norm(dim=-1)
-    depth = ((found[3] - distance).abs() / (0.1 * radius)).clamp(max=1).mean()
-    return float(colour + depth)
+    depth = (found[3] - distance).abs() / (0.1 * radius)
+    # the best of the points: the others may be hidden from the moved camera
+    best = (colour + depth).sort().values[: max(1, int(VISIBLE * len(points)))]
+    return float(best.mean())
 
 
 CAMERA_CHECKS = (

@@ -8,7 +8,7 @@ from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError
 from distill3d.renderer import Render, Renderer, RunDefaults
-from distill3d.testing.bench import RendererBench, put_back
+from distill3d.testing.bench import RendererBench, put_back, training_only
 from distill3d.testing.camera_checks import CAMERA_CHECKS
 from distill3d.testing.contract import Report, expect, expect_finite, expect_same, expect_shape, run_checks
 from distill3d.testing.weight_checks import WEIGHT_CHECKS
@@ -62,7 +62,9 @@ def codes_follow_their_draws(bench: RendererBench) -> None:
     codes = expect_shape("sample_codes", bench.codes, (bench.subjects, *bench.renderer.code_shape))
     if codes.is_floating_point():
         expect_finite("sample_codes", codes)
-    expect(not codes.requires_grad, "sample_codes", "codes without a graph (nothing trained acts before scene)", "one")
+    with training_only(bench.renderer, bench.renderer.trainable("default")):
+        traced = bench.renderer.sample_codes(bench.draws).requires_grad
+    expect(not traced, "sample_codes", "codes without a graph (nothing trained acts before scene)", "one")
     with torch.no_grad():
         again = bench.renderer.sample_codes(bench.draws)
         turned = bench.renderer.sample_codes(Draws(0, 0, bench.draws.subjects[::-1]))
@@ -182,10 +184,10 @@ FORM_CHECKS = (
     seeds_name_subjects,
     scene_has_a_row_per_subject,
     pictures_have_their_form,
+    rendering_repeats,
+    raw_stage_stops_early,
 )
 PICTURE_CHECKS = (
-    raw_stage_stops_early,
-    rendering_repeats,
     subjects_do_not_leak,
     views_are_independent,
     refuses_cameras_of_other_subjects,

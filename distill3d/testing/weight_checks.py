@@ -70,7 +70,8 @@ def scene_is_all_that_render_reads(bench: RendererBench) -> None:
 def frozen_copy_is_a_reference(bench: RendererBench) -> None:
     """frozen_copy renders the same, shares what is not trained, and keeps its own copy of what is."""
     trained = bench.renderer.trainable("default")
-    reference = frozen_copy(bench.renderer, trained.values())
+    with training_only(bench.renderer, trained):  # frozen_copy freezes what it shares
+        reference = frozen_copy(bench.renderer, trained.values())
     own, ids = dict(bench.renderer.named_parameters()), {id(parameter) for parameter in trained.values()}
     for name, parameter in reference.named_parameters():
         wanted = "a copy" if id(own[name]) in ids else "shared"
@@ -100,26 +101,21 @@ def rendering_changes_no_weight(bench: RendererBench) -> None:
 
 
 def _one_graph(bench: RendererBench) -> dict[str, Tensor | None]:
-    """The gradient of every trained tensor, all in one graph."""
+    """The gradient of every trained tensor, both views in one graph."""
     trained = bench.renderer.trainable("default")
     with training_only(bench.renderer, trained):
-        total = _weighted_sum(bench.renderer.render(bench.renderer.scene(bench.codes), bench.cameras))
+        scene = bench.renderer.scene(bench.codes)
+        total = torch.stack([_weighted_sum(bench.renderer.render(scene, bench.camera(v)), v) for v in range(2)]).sum()
         expect(total.requires_grad, 'Pictures while trainable("default") is trained', "a graph", "none")
         found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
     return dict(zip(trained, found))
 
 
-def _weighted_sum(pictures: Render, first: int = 0) -> Tensor:
-    """A scalar that weights every pixel differently; `first` is the number of the first view, whose weights it gets."""
-    total = pictures.raw.new_zeros(())
-    for picture in (pictures.image, pictures.raw, pictures.opacity):
-        if picture is None:
-            continue
-        for view in range(picture.shape[1]):
-            draw = torch.Generator().manual_seed(first + view)
-            weights = torch.randn(picture[:, view].shape, generator=draw).to(picture)
-            total = total + (weights * picture[:, view]).sum()
-    return total
+def _weighted_sum(pictures: Render, view: int) -> Tensor:
+    """A scalar that weights every pixel of this view differently."""
+    shown = [picture for picture in (pictures.image, pictures.raw, pictures.opacity) if picture is not None]
+    draw = torch.Generator().manual_seed(view)
+    return torch.stack([(torch.randn(p.shape, generator=draw).to(p) * p).sum() for p in shown]).sum()
 
 
 def _by_scene_leaf(bench: RendererBench) -> dict[str, Tensor]:

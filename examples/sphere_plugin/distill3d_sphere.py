@@ -72,9 +72,8 @@ class Colour(Scorer):
         """(B, 4, 1, 1): mean colour and variance; the empty prompt allows every colour."""
         if others.get("controls") or others.get("image") is not None or others.get("cameras") is not None:
             raise ConfigError("The scorer 'colour' takes prompts and nothing else.")
-        for prompt in filter(None, prompts):
-            if self.unknown_words(prompt):
-                raise PromptError(f"The prompt {prompt!r} names no colour. Known: {', '.join(COLOURS)}.")
+        if unknown := [prompt for prompt in prompts if prompt and self.unknown_words(prompt)]:
+            raise PromptError(f"The prompt {unknown[0]!r} names no colour. Known: {', '.join(COLOURS)}.")
         named = [next((COLOURS[word] for word in p.lower().split() if word in COLOURS), None) for p in prompts]
         return torch.tensor([(*rgb, 0.05) if rgb else (0.0, 0.0, 0.0, 1.0) for rgb in named])[..., None, None]
 
