@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill3d.cameras import Cameras
-from distill3d.testing.bench import FARTHER, STEP, Look, RendererBench
 from distill3d.testing.contract import NotApplicable, expect, rms
+from distill3d.testing.renderer_bench import FARTHER, STEP, Look, RendererBench
 from distill3d.volume import pixel_rays
 
 VISIBLE = 0.6  # share of a surface that is sure to be seen by a camera that moved by STEP

@@ -8,9 +8,9 @@ from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError
 from distill3d.renderer import Render, Renderer, RunDefaults
-from distill3d.testing.bench import RendererBench, put_back, training_only
 from distill3d.testing.camera_checks import CAMERA_CHECKS
 from distill3d.testing.contract import Report, expect, expect_finite, expect_same, expect_shape, run_checks
+from distill3d.testing.renderer_bench import RendererBench, put_back, training_only
 from distill3d.testing.weight_checks import WEIGHT_CHECKS
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from distill3d.cameras import Cameras
 from distill3d.errors import UnknownNameError
 from distill3d.renderer import Render, Renderer, frozen_copy
-from distill3d.testing.bench import RendererBench, changed_tensors, training_only
 from distill3d.testing.contract import ContractError, difference, expect, expect_same
+from distill3d.testing.renderer_bench import RendererBench, changed_tensors, training_only
 
 
 def groups_are_named(bench: RendererBench) -> None:
