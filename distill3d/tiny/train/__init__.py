@@ -1,0 +1,1 @@
+"""How the weights that ship with the package were made: `python -m distill3d.tiny.train --help`."""

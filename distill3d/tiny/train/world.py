@@ -1,0 +1,150 @@
+"""The data of the embedded world: heads seen from random cameras, made shard by shard, repeated bit for bit."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill3d.cameras import orbit
+from distill3d.draws import Draws
+from distill3d.tiny.train.store import read_tensors, write_json, write_tensors
+from distill3d.tiny.world import CODE_SIZE, STYLE_NAMES, Tracer, identity_from_codes, render_heads, style_rows
+
+WORLD_VERSION = 1  # of what the world looks like; raise it when a picture changes
+SEED = 2024
+SHARD = 64  # heads in a file while the work goes on
+
+
+@dataclass(frozen=True)
+class Set:
+    """One file: heads, and how they are seen. The last `held_out` heads are drawn apart from the others."""
+
+    name: str
+    training: int
+    held_out: int
+    views: int
+    size: int
+    styles: tuple[str, ...] = ("photo",)  # heads take them in turn
+    geometry: bool = True  # store depth and mask
+
+    @property
+    def heads(self) -> int:
+        return self.training + self.held_out
+
+
+SETS = (
+    Set("photo", 8192, 256, views=3, size=64),
+    Set("photo128", 1536, 64, views=1, size=128, geometry=False),
+    Set("styles", 5320, 280, views=4, size=64, styles=STYLE_NAMES),
+)
+SMOKE_SETS = (
+    Set("photo", 12, 4, views=3, size=64),
+    Set("photo128", 6, 2, views=1, size=128, geometry=False),
+    Set("styles", 14, 7, views=4, size=64, styles=STYLE_NAMES),
+)
+
+
+def generate(
+    work: Path,
+    seed: int = SEED,
+    *,
+    compile: bool = True,
+    only: str | None = None,
+    smoke: bool = False,
+    samples: int = 2,  # four are twice as dear, and at 64 pixels hard to tell apart
+) -> None:
+    """Write data/photo, data/photo128 and data/styles.safetensors, and data/world-<set>.json beside each.
+
+    Args:
+        work: the folder that holds `data/`; shards that are already in it are kept.
+        seed: of identities and cameras.
+        compile: through `torch.compile`; the pictures agree with the plain renderer's to rounding.
+        only: one of the three sets.
+        smoke: a few heads of each, to try the scripts.
+        samples: rays in each pixel: 1, 2 or 4.
+    """
+    tracer = Tracer(compile)
+    for one in SMOKE_SETS if smoke else SETS:
+        if only in (None, one.name):
+            _write_set(one, work / "data", seed, tracer, samples)
+    notes = [json.loads(path.read_text()) for path in sorted((work / "data").glob("world-*.json"))]
+    write_json(work / "data" / "world.json", {"version": WORLD_VERSION, "sets": {n["name"]: n for n in notes}})
+
+
+def draw(one: Set, seed: int, item: int) -> dict[str, Tensor]:
+    """One head of a set: z (32,), identity (K,), style (), yaw and pitch (V,).
+
+    70 % of the yaws are normal(0, 0.6), the others lie all around; pitch is uniform within +-0.4 radians.
+    """
+    held_out = item >= one.training
+    place = item - one.training if held_out else item
+    draws = Draws(seed, 0, (place,), f"world/{one.name}/{'held-out' if held_out else 'training'}/")
+    z = draws.normal("z", CODE_SIZE)[0]
+    frontal = 0.6 * draws.normal("frontal", one.views)[0]
+    around = math.pi * (2 * draws.uniform("around", one.views)[0] - 1)
+    yaw = torch.where(draws.uniform("which", one.views)[0] < 0.7, frontal, around)
+    pitch = 0.4 * (2 * draws.uniform("pitch", one.views)[0] - 1)
+    style = torch.tensor(STYLE_NAMES.index(one.styles[place % len(one.styles)]))
+    return {"z": z, "identity": identity_from_codes(z), "style": style, "yaw": yaw, "pitch": pitch}
+
+
+def _write_set(one: Set, data: Path, seed: int, tracer: Tracer, samples: int) -> None:
+    shards = [data / "shards" / f"{one.name}-{seed}-{first:05d}.safetensors" for first in range(0, one.heads, SHARD)]
+    start = time.process_time()
+    for number, path in enumerate(shards):
+        if not path.exists():
+            items = range(number * SHARD, min(one.heads, (number + 1) * SHARD))
+            write_tensors(path, _shard(one, seed, items, tracer, samples))
+            print(f"{one.name} {items.stop}/{one.heads} {time.process_time() - start:.0f} CPU-s", flush=True)
+    parts = [read_tensors(path) for path in shards]
+    write_tensors(data / f"{one.name}.safetensors", {key: torch.cat([p[key] for p in parts]) for key in parts[0]})
+    cost = round(time.process_time() - start, 1)
+    note = {"name": one.name, "seed": seed, "heads": one.heads, "held_out": one.held_out, "views": one.views}
+    write_json(data / f"world-{one.name}.json", {**note, "size": one.size, "samples": samples, "cpu_seconds": cost})
+    for path in shards:
+        path.unlink()
+
+
+def _shard(one: Set, seed: int, items: Sequence[int], tracer: Tracer, samples: int) -> dict[str, Tensor]:
+    drawn = [draw(one, seed, item) for item in items]
+    stored = {key: torch.stack([d[key] for d in drawn]) for key in drawn[0]}
+    rows = style_rows()[stored["style"]]
+    cameras = orbit(stored["yaw"], stored["pitch"])
+    rgb, depth, mask = render_heads(stored["identity"], rows, cameras, one.size, samples=samples, tracer=tracer)
+    stored["rgb"] = _bytes(rgb)
+    if one.geometry:
+        stored |= {"depth": depth.half(), "mask": _bytes(mask)}
+    del stored["z" if len(one.styles) > 1 else "style"]
+    return stored
+
+
+def _bytes(picture: Tensor) -> Tensor:
+    return (255 * picture + 0.5).to(torch.uint8)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `world`."""
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="the folder that receives data/")
+    parser.add_argument("--only", choices=[one.name for one in SETS], help="make one set alone")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--samples", type=int, default=2, choices=(1, 2, 4), help="rays in each pixel")
+    parser.add_argument("--smoke", action="store_true", help="a few heads of each set, to try the scripts")
+    parser.add_argument("--plain", action="store_true", help="do without torch.compile")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`python -m distill3d.tiny.train world`."""
+    parser = argparse.ArgumentParser(prog="python -m distill3d.tiny.train world", description=__doc__)
+    add_arguments(parser)
+    given = parser.parse_args(argv)
+    torch.set_num_threads(1)  # small tensors: a second thread costs more than it does
+    compiled = not (given.plain or given.smoke)
+    generate(given.work, given.seed, compile=compiled, only=given.only, smoke=given.smoke, samples=given.samples)
