@@ -96,3 +96,8 @@ def single_view_method(scorer, views=1, stage="image", **changes) -> Method:
         recipe = Denoising(scorer, Single(View(f"v{i}", AROUND)), {"prompt": "a", "empty": ""}, pick([300]), stage)
         terms[f"v{i}"] = Weighted(1.0, ScoreTerm(recipe, LDLoss(scorer, **changes)))
     return Method(terms)
+
+
+def load_toy(weights=None, device="cpu") -> ToyTriplane:
+    """The toy as a plugin would offer it."""
+    return toy(seed=1, dtype=torch.float32).to(device)

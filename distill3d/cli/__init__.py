@@ -28,7 +28,7 @@ class PluginGroup(TyperGroup):
             return own
         from distill3d.plugins import registry
 
-        offered = registry().find("command", cmd_name).load()
+        offered: Any = registry().find("command", cmd_name).load()
         return typer.main.get_command(offered)
 
 

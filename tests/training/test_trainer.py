@@ -199,16 +199,16 @@ def test_steps_repeat_bit_for_bit_under_another_hash_seed():
         "t = Trainer(toy(), method('ld-released'), batch=2); t.step(); t.step()\n"
         "print(hashlib.sha256(b''.join(p.detach().numpy().tobytes() for p in t.trained.values())).hexdigest())"
     )
+
     def run(seed):
-        return (
-            subprocess.run(
-                [sys.executable, "-c", code],
-                env={**os.environ, "PYTHONHASHSEED": seed},
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-        )
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
     assert run("1") == run("2")
 
 
