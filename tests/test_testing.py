@@ -15,7 +15,9 @@ from distill3d.errors import ConfigError, ShapeError, UnknownNameError
 from distill3d.renderer import Render, Renderer
 from distill3d.schedule import Schedule
 from distill3d.scorer import Scorer
+from distill3d.scorers.gaussian import GaussianScorer
 from distill3d.testing import ContractError, check_renderer, check_scorer
+from distill3d.tiny.generator import WEIGHTS, load_tiny
 from distill3d.volume import pixel_rays
 
 PROMPTS = ("red", "blue")
@@ -527,3 +529,22 @@ def test_what_is_no_renderer_and_no_scorer_is_said_so():
         check_renderer(nn.Linear(1, 1))
     with pytest.raises(ContractError, match=r"The scorer: expected a distill3d.scorer.Scorer, got Linear"):
         check_scorer(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("build", [GaussianScorer, GaussianScorer.mixture])
+def test_the_closed_form_scorers_keep_the_contract(build):
+    assert not check_scorer(build()).skipped
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the embedded generator has no weights yet")
+def test_the_embedded_generator_keeps_the_contract():
+    assert not check_renderer(load_tiny()).skipped
+
+
+@pytest.mark.skipif(
+    not (WEIGHTS.parent / "diffusion").is_dir(), reason="the embedded diffusion model has no weights yet"
+)
+def test_the_embedded_diffusion_model_keeps_the_contract():
+    from distill3d.scorers import diffusers
+
+    assert not check_scorer(diffusers.load_tiny()).skipped

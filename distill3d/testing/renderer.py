@@ -15,7 +15,7 @@ from distill3d.testing.weight_checks import WEIGHT_CHECKS
 
 
 def check_renderer(renderer: Renderer, *, subjects: int = 2, tolerance: float | None = None) -> Report:
-    """Check all that the core relies on; about forty views are rendered, none larger than `image_size`.
+    """Check all that the core relies on; about sixty views are rendered.
 
     The renderer is left as it was: weights, buffers, `requires_grad`, mode.
 
@@ -32,7 +32,9 @@ def check_renderer(renderer: Renderer, *, subjects: int = 2, tolerance: float | 
     bench = RendererBench(renderer, subjects, tolerance)
     try:
         checks = (*FORM_CHECKS, *WEIGHT_CHECKS, *PICTURE_CHECKS, *CAMERA_CHECKS)
-        return run_checks(type(renderer).__name__, checks, bench)
+        # Frozen, but where a check trains: torch chooses some kernels by requires_grad, and their last bits differ.
+        with training_only(renderer, {}):
+            return run_checks(type(renderer).__name__, checks, bench)
     finally:
         put_back(renderer, bench.before)
 

@@ -70,8 +70,7 @@ def scene_is_all_that_render_reads(bench: RendererBench) -> None:
 def frozen_copy_is_a_reference(bench: RendererBench) -> None:
     """frozen_copy renders the same, shares what is not trained, and keeps its own copy of what is."""
     trained = bench.renderer.trainable("default")
-    with training_only(bench.renderer, trained):  # frozen_copy freezes what it shares
-        reference = frozen_copy(bench.renderer, trained.values())
+    reference = frozen_copy(bench.renderer, trained.values())
     own, ids = dict(bench.renderer.named_parameters()), {id(parameter) for parameter in trained.values()}
     for name, parameter in reference.named_parameters():
         wanted = "a copy" if id(own[name]) in ids else "shared"
