@@ -1,0 +1,144 @@
+"""The stages in order, and the command line that runs them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from distill3d.tiny.train.diffusion import controlnet, pack, samples, text, unet, vae
+from distill3d.tiny.train.diffusion.data import Subjects, load_subjects
+from distill3d.tiny.train.diffusion.loop import Recipe, Training
+from distill3d.tiny.train.diffusion.tokenizer import build_tokenizer
+
+TRAINED = ("vae", "clip", "unet", "controlnet")
+STAGES = (*TRAINED, "pack", "samples")
+RECIPES = {"vae": vae.RECIPE, "clip": text.RECIPE, "unet": unet.RECIPE, "controlnet": controlnet.RECIPE}
+
+
+class Chain:
+    """The stages of one work folder; each reads what the earlier ones left there."""
+
+    def __init__(self, work: Path, recipes: dict[str, Recipe], seed: int = 0, sample_steps: int = samples.STEPS):
+        self.work, self.folder, self.recipes = work, work / "diffusion", recipes
+        self.seed, self.sample_steps = seed, sample_steps
+
+    @cached_property
+    def subjects(self) -> tuple[Subjects, Subjects]:
+        """Training and held-out heads."""
+        return load_subjects(self.work)
+
+    @cached_property
+    def tokenizer(self) -> CLIPTokenizer:
+        """Built anew each time: it depends on the captions' words alone."""
+        return build_tokenizer(self.folder / "tokenizer")
+
+    def run(self, stage: str, extend: int = 0, until: int | None = None) -> None:
+        """Run one of `STAGES`, going on from its checkpoint; a finished one only saves its result again.
+
+        Args:
+            extend: steps of a further phase with a warm restart of the learning rate.
+            until: stop (with a checkpoint) at that step.
+        """
+        torch.set_num_threads(1)  # two are slower at this size
+        self.folder.mkdir(parents=True, exist_ok=True)
+        getattr(self, stage)(*((extend, until) if stage in TRAINED else ()))
+
+    def _train(self, name: str, build: Callable[[], nn.Module], extend: int) -> Training:
+        torch.manual_seed(self.seed)  # initial weights; everything later is drawn per step
+        return Training(name, build(), self.recipes[name], self.folder, extend)
+
+    def vae(self, extend: int, until: int | None) -> None:
+        """Train the autoencoder and measure it."""
+        train, held_out = self.subjects
+        training = self._train("vae", vae.build_vae, extend)
+        loss = vae.vae_loss(training.net, train, training.recipe.batch)
+        training.run(loss, lambda net: vae.finish_vae(net, train, self.folder / "vae"), until)
+        samples.write_figures(self.folder, vae_psnr=samples.vae_figures(self.folder, held_out))
+
+    def clip(self, extend: int, until: int | None) -> None:
+        """Train the CLIP and measure it."""
+        train, held_out = self.subjects
+        training = self._train("clip", lambda: text.build_clip(self.tokenizer), extend)
+        loss = text.clip_loss(training.net, self.tokenizer, train, training.recipe.batch)
+        training.run(loss, lambda net: text.finish_clip(net, self.tokenizer, self.folder), until)
+        samples.write_figures(self.folder, clip=samples.clip_figures(self.folder, held_out))
+
+    def _batches(self) -> unet.Batches:
+        train, _ = self.subjects
+        autoencoder = AutoencoderKL.from_pretrained(self.folder / "vae").eval()
+        encoder = CLIPTextModel.from_pretrained(self.folder / "text_encoder").eval()
+        latents = unet.cached_latents(autoencoder, train, self.folder)
+        return unet.Batches(train, latents, encoder, self.tokenizer)
+
+    def unet(self, extend: int, until: int | None) -> None:
+        """Train the denoiser."""
+        training = self._train("unet", unet.build_unet, extend)
+        loss = unet.unet_loss(training.net, self._batches(), training.recipe.batch)
+        training.run(loss, lambda net: net.save_pretrained(self.folder / "unet"), until)
+
+    def controlnet(self, extend: int, until: int | None) -> None:
+        """Train the depth ControlNet on the finished denoiser."""
+        denoiser = UNet2DConditionModel.from_pretrained(self.folder / "unet").eval()
+        training = self._train("controlnet", lambda: controlnet.build_controlnet(denoiser), extend)
+        loss = controlnet.controlnet_loss(training.net, denoiser, self._batches(), training.recipe.batch)
+        training.run(loss, lambda net: net.save_pretrained(self.folder / "controlnet-depth"), until)
+
+    def pack(self) -> None:
+        """Write the half-precision pipeline."""
+        pack.pack(self.folder, self.seed)
+
+    def samples(self) -> None:
+        """Draw all sheets and measure what has been trained so far."""
+        _, held_out = self.subjects
+        samples.plain_sheets(self.folder, self.sample_steps)
+        samples.write_figures(self.folder, vae_psnr=samples.vae_figures(self.folder, held_out))
+        if (packed := self.folder / "pipeline").is_dir():
+            exact = pack.assemble(self.folder)
+            samples.write_figures(
+                self.folder,
+                depth_outline=samples.depth_figures(exact, held_out, self.folder, self.sample_steps),
+                half_precision_psnr=samples.half_precision_psnr(exact, packed, self.sample_steps),
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m distill3d.tiny.train diffusion", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder with data/; results go to diffusion/ in it")
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--extend", type=int, default=0, metavar="STEPS", help="train a finished stage further")
+    parser.add_argument("--smoke", action="store_true", help="two steps of everything, to see that it runs")
+    parser.add_argument("--install", action="store_true", help="copy the packed pipeline into the package")
+    for name, recipe in RECIPES.items():
+        parser.add_argument(f"--{name}-steps", type=int, default=recipe.steps, help="default %(default)s")
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train, pack and sample the embedded diffusion model; see the module's docstring.
+
+    Args:
+        argv: the command line after `python -m distill3d.tiny.train diffusion`.
+    """
+    parser = _parser()
+    given = parser.parse_args(list(argv))
+    if given.extend and given.stage not in TRAINED:
+        parser.error(f"--extend needs one trained stage: --stage {'|'.join(TRAINED)}")
+    budgets = {name: 2 if given.smoke else getattr(given, f"{name}_steps") for name in TRAINED}
+    recipes = {name: replace(recipe, steps=budgets[name], seed=given.seed) for name, recipe in RECIPES.items()}
+    if given.smoke:
+        recipes = {name: replace(recipe, batch=4) for name, recipe in recipes.items()}
+    chain = Chain(given.work, recipes, given.seed, sample_steps=2 if given.smoke else samples.STEPS)
+    for stage in STAGES if given.stage == "all" else (given.stage,):
+        chain.run(stage, given.extend)
+    if given.install:
+        pack.install(chain.folder / "pipeline")
+        print(f"Installed {pack.INSTALLED}")

@@ -1,0 +1,95 @@
+"""The trained parts as one Stable Diffusion pipeline with a ControlNet, in half precision."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from distill3d.tiny.train.diffusion.data import sha256
+from distill3d.tiny.train.diffusion.loop import load_progress
+from distill3d.tiny.train.diffusion.unet import build_scheduler
+from distill3d.tiny.train.store import write_json
+
+INSTALLED = Path(__file__).resolve().parents[2] / "weights" / "diffusion"
+# The folder of each trained part, and the loop that trained it.
+TRAINED = {"vae": "vae", "text_encoder": "clip", "unet": "unet", "controlnet": "controlnet"}
+
+
+def assemble(folder: Path) -> StableDiffusionControlNetPipeline:
+    """The pipeline of the parts that lie in `folder`, float32."""
+    return StableDiffusionControlNetPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        controlnet=ControlNetModel.from_pretrained(folder / "controlnet-depth"),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def pack(folder: Path, seed: int) -> Path:
+    """Write `folder`/pipeline, check that it loads, and return it."""
+    aside, target = folder / "pipeline.part", folder / "pipeline"
+    shutil.rmtree(aside, ignore_errors=True)
+    assemble(folder).to(dtype=torch.float16).save_pretrained(aside, safe_serialization=True)
+    for name in ("vocab.json", "merges.txt", "known_words.json"):  # for readers of either kind of tokenizer file
+        shutil.copyfile(folder / "tokenizer" / name, aside / "tokenizer" / name)
+    for config in aside.glob("*/config.json"):
+        _drop_origin(config)
+    _drop_origin(aside / "model_index.json")
+    write_json(aside / "provenance.json", provenance(folder, aside, seed))
+    StableDiffusionControlNetPipeline.from_pretrained(aside, safety_checker=None)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+    return target
+
+
+def _drop_origin(config: Path) -> None:
+    """Remove the note of which folder a part was loaded from: it means nothing to others."""
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
+
+
+def provenance(folder: Path, packed: Path, seed: int) -> dict[str, object]:
+    """Where each network comes from: script, seed, steps, CPU time, last loss, and its file's hash."""
+    networks = {}
+    for part, loop in TRAINED.items():
+        progress = load_progress(folder / f"{loop}.checkpoint.safetensors")
+        weights = next((packed / part).glob("*.safetensors"))
+        networks[part] = {
+            "steps": progress.phases,
+            "steps_done": progress.step,
+            "cpu_seconds": round(progress.cpu_seconds),
+            "last_loss": progress.losses[-1][1] if progress.losses else None,
+            "sha256": sha256(weights),
+        }
+    return {
+        "made_by": "python -m distill3d.tiny.train diffusion",
+        "commit": _commit(),
+        "seed": seed,
+        "data": "procedural heads of distill3d.tiny.world, no photographs",
+        "networks": networks,
+    }
+
+
+def _commit() -> str:
+    where = Path(__file__).parent
+    run = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, check=False)
+    return run.stdout.strip() or "unknown"
+
+
+def install(packed: Path, target: Path = INSTALLED) -> None:
+    """Replace the weights that ship with the package by `packed`."""
+    aside = target.with_name("diffusion.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(packed, aside)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)

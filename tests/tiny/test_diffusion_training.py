@@ -1,0 +1,209 @@
+"""Captions, tokenizer, control pictures, and training that is the same however often it is interrupted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+
+from distill3d.tiny.train.diffusion.captions import OWN_WORDS, PHRASINGS, all_words, caption, traits, view_words
+from distill3d.tiny.train.diffusion.chain import RECIPES, Chain
+from distill3d.tiny.train.diffusion.data import Subjects, depth_control, grid, grid_control
+from distill3d.tiny.train.diffusion.loop import Recipe, load_progress
+from distill3d.tiny.train.diffusion.optimizer import orthogonalised
+from distill3d.tiny.train.diffusion.text import contrast
+from distill3d.tiny.train.diffusion.tokenizer import MAX_LENGTH, USUAL_WORDS, build_tokenizer
+from distill3d.tiny.train.diffusion.unet import spread_timesteps
+from distill3d.tiny.train.store import read_tensors, write_tensors
+from distill3d.tiny.world.identity import IDENTITY_NAMES
+from distill3d.tiny.world.styles import STYLE_NAMES
+
+CATALOGUE = {
+    "photo": "Portrait photo of a person",
+    "zombie": "Portrait of a zombie",
+    "pixar": "Portrait of a person in Pixar style",
+    "joker": "Portrait of the Joker",
+    "werewolf": "Portrait of a werewolf",
+    "sketch": "Pencil sketch portrait",
+    "statue": "Portrait of a marble statue",
+}
+
+
+def some_captions(count: int = 1500):
+    generator = torch.Generator().manual_seed(1)
+    for index in range(count):
+        style = STYLE_NAMES[index % len(STYLE_NAMES)]
+        identity = dict(zip(IDENTITY_NAMES, torch.rand(len(IDENTITY_NAMES), generator=generator).tolist()))
+        yaw = None if index % 5 == 0 else float(torch.rand((), generator=generator) * 6.28 - 3.14)
+        yield style, identity, yaw, caption(style, identity, yaw, generator)
+
+
+def test_captions_know_every_style_of_the_world_by_its_catalogue_prompt():
+    assert set(PHRASINGS) == set(STYLE_NAMES) == set(CATALOGUE)
+    for style, prompt in CATALOGUE.items():
+        assert PHRASINGS[style][0] == prompt.lower()
+    drawn = {(style, said.text) for style, _, _, said in some_captions()}
+    assert {(style, prompt.lower()) for style, prompt in CATALOGUE.items()} <= drawn
+
+
+def test_captions_never_name_another_style():
+    for style, _, _, said in some_captions():
+        words = set(said.text.replace(",", " ").split())
+        for other in STYLE_NAMES:
+            if other != style:
+                assert not words & set(OWN_WORDS[other]), said
+
+
+def test_captions_are_true_of_their_picture_and_of_no_other_style():
+    for style, identity, yaw, said in some_captions(300):
+        views = ("four views",) if yaw is None else view_words(yaw)
+        assert said.fits(style, traits(style, identity), views)
+        assert said.text.startswith(said.view) or said.view in said.text
+        assert not said.fits("joker" if style != "joker" else "photo", traits(style, identity), views)
+
+
+def test_view_words_agree_with_mirroring_and_turn_from_front_to_back():
+    for yaw in (0.0, 0.5, 1.0, 2.0, 3.0):
+        assert view_words(yaw) == view_words(-yaw) == view_words(yaw + 6.283185307)
+    assert "front view" in view_words(0.3)
+    assert view_words(1.57) == ("side view",)
+    assert view_words(3.0) == ("back view",)
+
+
+def test_captions_repeat_from_an_equal_generator():
+    identity = dict.fromkeys(IDENTITY_NAMES, 0.9)
+    first, second = (
+        [caption("photo", identity, 0.1, generator) for _ in range(20)]
+        for generator in (torch.Generator().manual_seed(3), torch.Generator().manual_seed(3))
+    )
+    assert first == second
+    assert len({said.text for said in first}) > 5
+
+
+def test_tokenizer_keeps_words_whole_and_gives_captions_back(tmp_path):
+    tokenizer = build_tokenizer(tmp_path)
+    for word in (*all_words(), *USUAL_WORDS):
+        assert len(tokenizer(word).input_ids) == 3, word  # start, word, end
+    assert len(tokenizer("mermaid").input_ids) > 4
+    for _, _, _, said in some_captions(200):
+        ids = tokenizer(said.text).input_ids
+        assert len(ids) <= MAX_LENGTH
+        assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ,", ",") == said.text
+
+
+def test_known_words_are_those_of_the_captions(tmp_path):
+    build_tokenizer(tmp_path)
+    known = set(json.loads((tmp_path / "known_words.json").read_text()))
+    used = {word for *_, said in some_captions() for word in said.text.replace(",", " ").split()}
+    assert known == used
+    assert "blurry" not in known  # a token of its own, but never learnt
+
+
+def test_grid_places_four_pooled_views_row_by_row():
+    tiles = torch.arange(4.0).view(1, 4, 1, 1, 1).expand(2, 4, 3, 8, 8)
+    joined = grid(tiles)
+    assert joined.shape == (2, 3, 8, 8)
+    assert joined[0, 0, ::4, ::4].tolist() == [[0, 1], [2, 3]]
+
+
+def test_control_depth_is_near_bright_and_black_behind():
+    depth = torch.full((1, 1, 4, 4), 3.05)
+    depth[..., 1, 1:3] = torch.tensor([2.5, 2.0])
+    mask = (depth < 3).float()
+    control = depth_control(depth, mask)
+    assert control.shape == (1, 3, 4, 4)
+    assert control[0, 0, 1].tolist() == [0, 0, 1, 0]
+    assert depth_control(depth, torch.zeros_like(mask)).abs().sum() == 0
+
+
+def test_each_tile_of_a_control_grid_is_stretched_on_its_own():
+    depth = torch.linspace(2.0, 2.2, 8).view(1, 1, 1, 1, 8).expand(1, 4, 1, 8, 8) + torch.arange(4).view(1, 4, 1, 1, 1)
+    control = grid_control(depth, torch.ones_like(depth))
+    alone = depth_control(torch.nn.functional.avg_pool2d(depth[:, 2], 2), torch.ones(1, 1, 4, 4))
+    torch.testing.assert_close(control[..., 4:, :4], alone)
+
+
+def test_timesteps_of_a_batch_cover_the_whole_range():
+    timestep = spread_timesteps(torch.rand(10))
+    assert (timestep // 100).tolist() == list(range(10))
+
+
+def test_orthogonalised_makes_all_singular_values_alike():
+    matrix = torch.randn(20, 48) @ torch.diag(torch.logspace(0, 2, 48))
+    values = torch.linalg.svdvals(orthogonalised(matrix))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+    torch.testing.assert_close(orthogonalised(matrix.T), orthogonalised(matrix).T)
+
+
+def test_contrast_is_least_when_all_right_answers_share_the_probability():
+    fits = torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    right = contrast(20 * fits, fits)
+    one_of_two = contrast(20 * torch.eye(3), fits)
+    assert right < one_of_two
+    entropy = torch.tensor(2.0).log() * 2 / 3
+    torch.testing.assert_close(right, entropy, atol=1e-4, rtol=0)
+
+
+def test_learning_rate_warms_up_falls_and_starts_again_with_each_phase():
+    recipe = Recipe(steps=100, lr=1.0, batch=1, warmup=10, decay_share=0.5, last_lr=0.1)
+    phases = [100, 50]
+    assert recipe.rate(0, phases) == pytest.approx(0.1)
+    assert recipe.rate(30, phases) == 1.0
+    assert recipe.rate(99, phases) < 0.12
+    assert recipe.rate(100, phases) == pytest.approx(0.1)
+    assert recipe.rate(120, phases) == 1.0
+    assert recipe.rate(149, phases) < 0.14
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A work folder with a data set of coloured squares."""
+    work, count = tmp_path_factory.mktemp("work"), 8
+    generator = torch.Generator().manual_seed(0)
+    subjects = Subjects(
+        identity=torch.rand(count, len(IDENTITY_NAMES), generator=generator),
+        style=torch.arange(count) % len(STYLE_NAMES),
+        rgb=torch.randint(256, (count, 4, 3, 64, 64), generator=generator, dtype=torch.uint8),
+        depth=(2.5 + torch.rand(count, 4, 1, 64, 64, generator=generator)).half(),
+        mask=torch.full((count, 4, 1, 64, 64), 255, dtype=torch.uint8),
+        yaw=torch.rand(count, 4, generator=generator),
+    )
+    write_tensors(work / "data" / "styles.safetensors", vars(subjects))
+    return work
+
+
+def chain_in(folder: Path, work: Path, steps: int = 20) -> Chain:
+    folder.mkdir()
+    (folder / "data").symlink_to(work / "data")
+    return Chain(folder, {name: replace(recipe, steps=steps, batch=2) for name, recipe in RECIPES.items()})
+
+
+def test_training_that_was_killed_goes_on_bit_for_bit(tmp_path, work):
+    """20 steps in one go equal 10, a fresh start from the file, and 10 more: weights, average, both optimisers."""
+    straight = chain_in(tmp_path / "straight", work)
+    straight.run("clip")
+    broken = chain_in(tmp_path / "broken", work)
+    broken.run("clip", until=10)
+    Chain(broken.work, broken.recipes).run("clip")
+
+    name = "clip.checkpoint.safetensors"
+    once, twice = (read_tensors(chain.folder / name) for chain in (straight, broken))
+    assert once.keys() == twice.keys()
+    assert all(torch.equal(once[key], twice[key]) for key in once)
+    assert load_progress(broken.folder / name).step == 20
+
+
+def test_a_finished_stage_is_extended_once_and_then_goes_on(tmp_path, work):
+    chain = chain_in(tmp_path / "run", work, steps=2)
+    path = chain.folder / "clip.checkpoint.safetensors"
+    chain.run("clip")
+    chain.run("clip", extend=3, until=4)
+    assert (load_progress(path).phases, load_progress(path).step) == ([2, 3], 4)
+    chain.run("clip", extend=3)
+    assert (load_progress(path).phases, load_progress(path).step) == ([2, 3], 5)
