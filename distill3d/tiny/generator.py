@@ -37,7 +37,7 @@ from distill3d.volume import (
 WEIGHTS = Path(__file__).parent / "weights" / "generator.safetensors"
 BACKGROUND = 0.86  # .93 in [0, 1]
 BACKGROUND_DEPTH = 3.05
-FORMAT = "distill3d-tiny-generator"
+METADATA = "distill3d-tiny-generator"  # the one key: several would be written in no fixed order
 
 # Centre and radii, in head units of 0.3165, of two ellipsoids that hold head and shoulders in every style.
 HULL = tuple(
@@ -190,9 +190,9 @@ class TinyTriplane(Renderer):
         return torch.maximum(near, enter).clamp(min=0), torch.minimum(far, leave)
 
 
-def save_tiny(renderer: TinyTriplane, path: Path, notes: dict[str, str] | None = None) -> None:
+def save_tiny(renderer: TinyTriplane, path: Path) -> None:
     """Write the weights in half precision, with the architecture as metadata, aside and then renamed."""
-    metadata = {"format": FORMAT, "architecture": json.dumps(asdict(renderer.architecture)), **(notes or {})}
+    metadata = {METADATA: json.dumps({"architecture": asdict(renderer.architecture)})}
     tensors = {name: value.detach().half().cpu().contiguous() for name, value in renderer.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
@@ -217,9 +217,9 @@ def load_tiny(weights: str | None = None, device: str = "cpu") -> TinyTriplane:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT:
-            raise WeightsError(f"{path} holds no tiny generator (format {metadata.get('format')!r}). {advice}.")
-        renderer = TinyTriplane(_architecture(json.loads(metadata["architecture"])))
+        if METADATA not in metadata:
+            raise WeightsError(f"{path} holds no tiny generator. {advice}.")
+        renderer = TinyTriplane(_architecture(json.loads(metadata[METADATA])["architecture"]))
         renderer.load_state_dict(tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__

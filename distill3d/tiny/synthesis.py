@@ -134,7 +134,8 @@ class Decoder(nn.Module):
 
 def _channels_first(layer: Linear, x: Tensor) -> Tensor:
     # bmm with an expanded weight: baddbmm and linear both copy the long operand
-    return torch.bmm((layer.weight * layer.scale).expand(len(x), -1, -1), x) + (layer.bias * layer.rate)[:, None]
+    product = torch.bmm((layer.weight * layer.scale).expand(len(x), -1, -1), x)
+    return product.add_((layer.bias * layer.rate)[:, None])
 
 
 class SuperResolution(nn.Module):

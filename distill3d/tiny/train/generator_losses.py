@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
+from torch.func import functional_call
 
 from distill3d.cameras import Cameras, orbit
 from distill3d.tiny.generator import BACKGROUND_DEPTH, TinyTriplane
@@ -81,11 +82,24 @@ def _pick(photos: Photos, subjects: int, views: int, g: torch.Generator) -> tupl
     return chosen, shuffled[:, :views]
 
 
-def field_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator) -> tuple[Tensor, Logged]:
+def planes_of(renderer: TinyTriplane, z: Tensor, half: bool) -> Tensor:
+    """(B, 3, C, h, w) float32; `half` computes them in bfloat16, channels last: twice as fast where the CPU has AMX."""
+    w = renderer.mapping(z)
+    if not half:
+        return renderer.synthesis(w)
+    weights = {name: _half(p) for name, p in renderer.synthesis.named_parameters()}
+    return functional_call(renderer.synthesis, weights, (w.bfloat16(),)).float()
+
+
+def _half(p: Tensor) -> Tensor:
+    return p.bfloat16().contiguous(memory_format=torch.channels_last) if p.ndim == 4 else p.bfloat16()
+
+
+def field_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, half: bool) -> tuple[Tensor, Logged]:
     """Colour on the surface, nothing before it, something behind it."""
     subjects, views = _pick(photos, 12, 3, g)
     size, rays = photos.rgb.shape[-1], 400
-    pixel = torch.rand(*views.shape, size * size, generator=g).argsort(-1)[..., :rays]  # (B, V, rays)
+    pixel = torch.randint(size * size, (*views.shape, rays), generator=g)  # (B, V, rays)
 
     def at(x: Tensor) -> Tensor:  # (B, V, C, h*w) to (B, V * rays, C)
         x = x.gather(-1, pixel[:, :, None].expand(-1, -1, x.shape[2], -1))
@@ -106,7 +120,7 @@ def field_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator) -> tu
         2,
     )  # (B, N, 3)
     points = origins[:, :, None] + directions[:, :, None] * t[..., None]
-    density, values = renderer.query(renderer.scene(photos.z[subjects])["planes"], points.flatten(1, 2))
+    density, values = renderer.query(planes_of(renderer, photos.z[subjects], half), points.flatten(1, 2))
     density, colour = density.unflatten(1, t.shape[1:]) * 0.03, values[:, :3].unflatten(2, t.shape[1:])[..., 0]
     on = solid[..., 0].float()
     error = (colour.transpose(1, 2) - truth["rgb"]) / 2
@@ -154,12 +168,12 @@ def _trace_patches(renderer: TinyTriplane, planes: Tensor, cameras: Cameras, cor
     return [x.unflatten(2, (corner.shape[1], side, side)).transpose(1, 2) for x in found]
 
 
-def render_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator) -> tuple[Tensor, Logged]:
+def render_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, half: bool) -> tuple[Tensor, Logged]:
     """Pictures, opacity and depth of patches, with jittered samples."""
-    count, views, side = 6, 2, 32
+    count, views, side = 8, 2, 24
     subjects, chosen, corner = _patches(photos, views, count, side, g)
     jitter = torch.rand(count, views * side * side, 1, generator=g)
-    planes = renderer.scene(photos.z[subjects])["planes"]
+    planes = planes_of(renderer, photos.z[subjects], half)
     found = _trace_patches(renderer, planes, photos.cameras(subjects, chosen), corner, side, jitter)
     values, depth, opacity = found
     truth = {name: _crop(x, corner, side) for name, x in photos.pixels(subjects, chosen).items()}
@@ -170,17 +184,17 @@ def render_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator) -> t
     return picture + 0.3 * mask_loss + depth_loss, logged
 
 
-def superres_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator) -> tuple[Tensor, Logged]:
+def superres_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, half: bool) -> tuple[Tensor, Logged]:
     """The doubled picture of patches; a rim of 2 raw pixels is dropped, where the convolutions saw no neighbours."""
     count, side, rim = 6, 32, 4
     subjects, chosen, corner = _patches(photos, 1, count, side, g)
     with torch.no_grad():
-        scene = renderer.scene(photos.z[subjects])
+        planes, w = planes_of(renderer, photos.z[subjects], half), renderer.mapping(photos.z[subjects])
     values, _, _ = _trace_patches(
-        renderer, scene["planes"], photos.cameras(subjects, chosen), corner, side,
+        renderer, planes, photos.cameras(subjects, chosen), corner, side,
         torch.rand(count, side * side, 1, generator=g),
     )  # fmt: skip
-    ours = renderer.superresolution(values[:, 0, :3].detach(), values[:, 0, 3:], scene["w"])
+    ours = renderer.superresolution(values[:, 0, :3].detach(), values[:, 0, 3:], w)
     truth = _crop(photos.pixels(subjects, chosen)["rgb"], 2 * corner, 2 * side)[:, 0]
     inner = slice(rim, -rim)
     loss, square = picture_loss(ours[..., inner, inner], truth[..., inner, inner], edge_weight=0.5)
