@@ -98,7 +98,7 @@ def test_the_package_and_its_help_import_no_torch():
     code = (
         "import sys, distill3d; assert 'torch' not in sys.modules\n"
         "from typer.testing import CliRunner; from distill3d.cli import app\n"
-        "assert 'distill' in CliRunner().invoke(app, ['--help']).output.lower()\n"
+        "assert 'distil' in CliRunner().invoke(app, ['--help']).output.lower()\n"
         "assert CliRunner().invoke(app, ['styles']).exit_code == 0\n"
         "print(sorted({'torch', 'diffusers', 'transformers', 'numpy', 'matplotlib'} & set(sys.modules)))"
     )

@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from distill3d.cameras import Cameras
+from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError, UnknownNameError, WeightsError
-from distill3d.renderer import Render, Renderer, Scene, Stage
+from distill3d.renderer import Render, Renderer, RunDefaults, Scene, Stage
 from distill3d.tiny.synthesis import Decoder, Mapping, SuperResolution, Synthesis
 from distill3d.volume import (
     XY_XZ_ZY,
@@ -73,6 +73,14 @@ class TinyTriplane(Renderer):
     """
 
     weights_licence = "Apache-2.0"
+    defaults = RunDefaults(
+        scorer="tiny",
+        steps=80,
+        lr=1e-3,
+        batch=2,
+        front=CameraPrior(yaw=60, pitch=20),
+        around=CameraPrior(yaw=180, pitch=20),
+    )
 
     def __init__(self, architecture: TinyArchitecture | None = None):
         super().__init__()

@@ -69,7 +69,7 @@ def test_a_run_leaves_everything_behind(command, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     assert (config["steps"], config["batch"], config["lr"], config["scorer"]) == (4, 2, 1e-3, "gaussian")
     assert Image.open(folder / "turntable.webp").n_frames == 24
-    assert not [p for p in folder.rglob(".*")], "temporary files are left"
+    assert not list(folder.rglob(".*")), "temporary files are left"
 
 
 def test_the_stylised_generator_renders_to_png(command, tmp_path):

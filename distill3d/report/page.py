@@ -1,0 +1,97 @@
+"""report.html: one self-contained page, pictures first."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill3d.files import write_text
+from distill3d.report.curves import curves_svg, read_metrics
+
+MIME = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
+SHOWN_PREVIEWS = 8
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html from what lies in a run's folder; what is missing is left out.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    import jinja2  # heavy: only when a page is written
+
+    config, records = _read_json(folder / "config.json"), read_metrics(folder / "metrics.jsonl")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("distill3d.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        config=config,
+        state=_read_json(folder / "run.json"),
+        sheet=data_uri(folder / "sheet.png"),
+        turntable=data_uri(folder / "turntable.webp"),
+        previews=_previews(folder / "previews"),
+        curves=curves_svg(records) if records else None,
+        summary=summary(records),
+        versions=_read_json(folder / "versions.json"),
+        licences=_read_json(folder / "licences.json"),
+        commands=commands(config, folder.name),
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def data_uri(path: Path) -> str | None:
+    """A picture as text that a page can hold, or None if there is none."""
+    if not path.is_file():
+        return None
+    return f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def summary(records: list[dict[str, Any]]) -> dict[str, str]:
+    """What the steps cost, in words."""
+    if not records:
+        return {}
+    seconds = [record["seconds"] for record in records]
+    return {
+        "steps taken": str(len(records)),
+        "seconds per step (median)": f"{statistics.median(seconds):.2f}",
+        "time in steps": f"{sum(seconds):.0f} s",
+        "steps skipped (gradient not finite)": str(sum(record["skipped"] for record in records)),
+    }
+
+
+def commands(config: Mapping[str, Any], name: str) -> dict[str, str]:
+    """How to do it again, go on, and look closer."""
+    words = ["distill3d", "run"]
+    for key in ("style", "backbone", "weights", "scorer", "scorer_weights", "method", "steps", "batch", "lr", "seed"):
+        if config.get(key) is not None:
+            words += [f"--{key.replace('_', '-')}", str(config[key])]
+    for control, place in config.get("controlnets", {}).items():
+        words += ["--controlnet", f"{control}={place}"]
+    for option, value in config.get("options", {}).items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        words += ["--set", f"{option}={text}"]
+    return {
+        "Do it again": shlex.join(words),
+        "Go on after a stop": shlex.join(["distill3d", "run", "--resume", name]),
+        "More pictures": shlex.join(["distill3d", "render", name, "--seeds", "0-7", "--views", "5"]),
+    }
+
+
+def _previews(folder: Path) -> list[tuple[int, str]]:
+    """(step, picture) of at most eight previews, evenly over the run, the first and the last among them."""
+    paths = sorted(folder.glob("step_*.png"))
+    if len(paths) > SHOWN_PREVIEWS:
+        places = [round(i * (len(paths) - 1) / (SHOWN_PREVIEWS - 1)) for i in range(SHOWN_PREVIEWS)]
+        paths = [paths[i] for i in places]
+    return [(int(path.stem.removeprefix("step_")), data_uri(path) or "") for path in paths]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
