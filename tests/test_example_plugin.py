@@ -76,7 +76,7 @@ def test_thirty_steps_paint_the_balls_towards_the_style(sphere, method, style):
     target = torch.tensor(sphere.COLOURS[style])
     before = (mean_colour(renderer) - target).norm()
     parts = method(scorer, Style(style, style), renderer.defaults, guidance_scale=1.0)
-    trainer = Trainer(renderer, parts, batch=2, lr=lambda step: renderer.defaults.lr)
+    trainer = Trainer(renderer, parts, batch=2, lr=lambda step: 0.1)
     for _ in range(30):
         trainer.step()
     assert (mean_colour(renderer) - target).norm() < 0.7 * before

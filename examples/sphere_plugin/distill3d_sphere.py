@@ -26,7 +26,7 @@ class Sphere(Renderer):
 
     code_shape, raw_size, image_size = (4,), 32, 32
     weights_licence = "Apache-2.0"
-    defaults = RunDefaults(scorer="colour", steps=60, lr=0.05, batch=4)
+    defaults = RunDefaults(scorer="colour", steps=60, lr=0.2, batch=4)
 
     def __init__(self) -> None:
         super().__init__()
