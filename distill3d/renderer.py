@@ -105,7 +105,10 @@ class Renderer(nn.Module, ABC):
 
 
 def frozen_copy(renderer: Renderer, trained: Collection[Tensor]) -> Renderer:
-    """The reference of a run: copies what is trained, shares every other parameter and every buffer."""
+    """The reference of a run: copies what is trained, shares every other parameter and every buffer.
+
+    What is shared no longer requires grad, in the original either.
+    """
     own = {id(p) for p in trained}
     shared = {id(t): t for t in [*renderer.parameters(), *renderer.buffers()] if id(t) not in own}
     return copy.deepcopy(renderer, memo=shared).requires_grad_(False)

@@ -153,10 +153,11 @@ class Trainer:
         draws = Draws(self.seed, self.step_number, tuple(range(self.batch)))
         if codes is None:
             codes = self.renderer.sample_codes(draws.scoped("subject"))
-        cameras: dict[View, Cameras] = {view: view.cameras(draws).to(codes) for view in {**stages, **seen}}
         trained = Side(scene_of(codes))
         with torch.no_grad():
             reference = Side(self.reference.scene(codes.detach()))
+            like = next(iter(reference.scene.values()))  # codes may be integers
+            cameras: dict[View, Cameras] = {view: view.cameras(draws).to(like) for view in {**stages, **seen}}
             batch = StepBatch(draws, codes, cameras, trained, reference, self.previous)
             for view, stage in seen.items():
                 reference.views[view] = self._look(self.reference, reference.scene, batch, view, stage)
