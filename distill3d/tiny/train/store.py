@@ -1,9 +1,8 @@
-"""Files of tensors that are either whole or absent."""
+"""Files of tensors and of notes, whole or absent."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from distill3d.files import write_text, written_aside
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write beside `path` and rename, so that a reader never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
-    aside.replace(path)
+    """Write a safetensors file, so that a reader never meets half of it."""
+    with written_aside(path) as aside:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -26,8 +25,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write beside `path` and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    aside.write_text(json.dumps(value, indent=2) + "\n")
-    aside.replace(path)
+    """Write a JSON file, indented, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")

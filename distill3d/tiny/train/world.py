@@ -61,7 +61,7 @@ def generate(
     smoke: bool = False,
     samples: int = 2,  # four are twice as dear, and at 64 pixels hard to tell apart
 ) -> None:
-    """Write data/photo, data/photo128 and data/styles.safetensors, and data/world-<set>.json beside each.
+    """Write data/photo, data/photo128 and data/styles.safetensors, a note of each, and data/world.json with all notes.
 
     Args:
         work: the folder that holds `data/`; shards that are already in it are kept.
@@ -74,9 +74,10 @@ def generate(
     tracer = Tracer(compile)
     for one in SMOKE_SETS if smoke else SETS:
         if only in (None, one.name):
-            _write_set(one, work / "data", seed, tracer, samples)
-    notes = [json.loads(path.read_text()) for path in sorted((work / "data").glob("world-*.json"))]
-    write_json(work / "data" / "world.json", {"version": WORLD_VERSION, "sets": {n["name"]: n for n in notes}})
+            write_set(one, work / "data", seed, tracer, samples)
+    notes = {path.stem.removeprefix("world-"): path for path in sorted((work / "data").glob("world-*.json"))}
+    sets = {name: json.loads(path.read_text()) for name, path in notes.items()}
+    write_json(work / "data" / "world.json", {"version": WORLD_VERSION, "sets": sets})
 
 
 def draw(one: Set, seed: int, item: int) -> dict[str, Tensor]:
@@ -96,19 +97,25 @@ def draw(one: Set, seed: int, item: int) -> dict[str, Tensor]:
     return {"z": z, "identity": identity_from_codes(z), "style": style, "yaw": yaw, "pitch": pitch}
 
 
-def _write_set(one: Set, data: Path, seed: int, tracer: Tracer, samples: int) -> None:
-    shards = [data / "shards" / f"{one.name}-{seed}-{first:05d}.safetensors" for first in range(0, one.heads, SHARD)]
-    start = time.process_time()
+def write_set(one: Set, data: Path, seed: int, tracer: Tracer, samples: int) -> None:
+    """Make the shards that are not there yet, and join them.
+
+    A shard's name holds all that decides what is in it, so that a run with other settings takes none for its own.
+    """
+    settings = f"{one.name}-v{WORLD_VERSION}-seed{seed}-{one.training}+{one.held_out}-{one.views}x{one.size}x{samples}"
+    shards = [data / "shards" / f"{settings}-{first:05d}.safetensors" for first in range(0, one.heads, SHARD)]
     for number, path in enumerate(shards):
         if not path.exists():
             items = range(number * SHARD, min(one.heads, (number + 1) * SHARD))
-            write_tensors(path, _shard(one, seed, items, tracer, samples))
-            print(f"{one.name} {items.stop}/{one.heads} {time.process_time() - start:.0f} CPU-s", flush=True)
+            start = time.process_time()
+            stored = _shard(one, seed, items, tracer, samples)
+            write_tensors(path, {**stored, "cpu_seconds": torch.tensor([time.process_time() - start])})
+            print(f"{one.name} {items.stop}/{one.heads}", flush=True)
     parts = [read_tensors(path) for path in shards]
+    cost = sum(float(part.pop("cpu_seconds").sum()) for part in parts)
     write_tensors(data / f"{one.name}.safetensors", {key: torch.cat([p[key] for p in parts]) for key in parts[0]})
-    cost = round(time.process_time() - start, 1)
-    note = {"name": one.name, "seed": seed, "heads": one.heads, "held_out": one.held_out, "views": one.views}
-    write_json(data / f"world-{one.name}.json", {**note, "size": one.size, "samples": samples, "cpu_seconds": cost})
+    note = {"seed": seed, "heads": one.heads, "held_out": one.held_out, "views": one.views, "size": one.size}
+    write_json(data / f"world-{one.name}.json", {**note, "samples": samples, "cpu_seconds": round(cost, 1)})
     for path in shards:
         path.unlink()
 
@@ -116,9 +123,10 @@ def _write_set(one: Set, data: Path, seed: int, tracer: Tracer, samples: int) ->
 def _shard(one: Set, seed: int, items: Sequence[int], tracer: Tracer, samples: int) -> dict[str, Tensor]:
     drawn = [draw(one, seed, item) for item in items]
     stored = {key: torch.stack([d[key] for d in drawn]) for key in drawn[0]}
-    rows = style_rows()[stored["style"]]
     cameras = orbit(stored["yaw"], stored["pitch"])
-    rgb, depth, mask = render_heads(stored["identity"], rows, cameras, one.size, samples=samples, tracer=tracer)
+    rgb, depth, mask = render_heads(
+        stored["identity"], style_rows()[stored["style"]], cameras, one.size, samples=samples, tracer=tracer
+    )
     stored["rgb"] = _bytes(rgb)
     if one.geometry:
         stored |= {"depth": depth.half(), "mask": _bytes(mask)}

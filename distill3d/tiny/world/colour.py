@@ -31,8 +31,9 @@ def luminance(colour: Colour) -> Tensor:
 
 def noise(x: Tensor, y: Tensor, z: Tensor, phase) -> Tensor:
     """Smooth, about [-1.3, 1.3]; x with its sign, so the two sides differ."""
-    slow = torch.sin(5.1 * x + phase + 2 * torch.sin(3.7 * y + phase)) * torch.sin(4.3 * y + 1.7 * phase + torch.sin(4 * z))
-    return 0.5 * (slow + torch.sin(5.7 * z + 0.6 * phase + 2 * torch.sin(3.9 * x)))
+    across = torch.sin(5.1 * x + phase + 2 * torch.sin(3.7 * y + phase))
+    up = torch.sin(4.3 * y + 1.7 * phase + torch.sin(4 * z))
+    return 0.5 * (across * up + torch.sin(5.7 * z + 0.6 * phase + 2 * torch.sin(3.9 * x)))
 
 
 def materials(d: Parts) -> tuple[Tensor, ...]:
@@ -53,7 +54,7 @@ def albedo(p: Values, x: Tensor, y: Tensor, z: Tensor, weights: tuple[Tensor, ..
     hair = mix(colour_of(p, "own_hair"), colour_of(p, "hair"), p["hair_mix"])
     cloth = mix(colour_of(p, "own_cloth"), colour_of(p, "cloth"), p["cloth_mix"])
     every = (skin, _eyes(p, s, y, skin), lips, scale(hair, 0.45), scale(hair, _strands(p, s, y, z)), cloth)
-    red, green, blue = (sum(w * part[c] for w, part in zip(weights, every)) for c in range(3))
+    red, green, blue = (torch.stack([w * part[c] for w, part in zip(weights, every)]).sum(0) for c in range(3))
     return red, green, blue
 
 
@@ -64,7 +65,7 @@ def _skin(p: Values, x, y, z) -> Colour:
     skin = mix(own, scale(colour_of(p, "skin"), keep), p["skin_mix"])
     skin = _fur(p, skin, s, y, z)
     blush = torch.exp(-((s - 0.30) ** 2 + (y + 0.12) ** 2) / 0.014) * front * p["blush"]
-    skin = mix(skin, tuple(torch.full_like(s, c) for c in (0.90, 0.35, 0.32)), blush)
+    skin = mix(skin, (0.90, 0.35, 0.32), blush)
     skin = _beard(p, skin, s, y, z)
     skin = _nostrils(p, skin, s, y, z)
     return _makeup(p, _damage(p, skin, x, y, z), s, y, front)
@@ -90,28 +91,29 @@ def _beard(p: Values, skin: Colour, s, y, z) -> Colour:
 def _nostrils(p: Values, skin: Colour, s, y, z) -> Colour:
     """Darkness under the nose, without which it vanishes from the front."""
     hole = ((s - 0.75 * p["nose_x"]) / (0.5 * p["nose_x"])) ** 2 + ((y - p["nose_y"] + 0.85 * p["nose_x"]) / 0.035) ** 2
-    dark = torch.exp(-hole) * smoothstep(0.4, 0.5, z) * (1 - p["snout"])
-    side = torch.exp(-(((s - 1.55 * p["nose_x"]) / 0.028) ** 2)) * smoothstep(0.10, -0.02, y) * smoothstep(-0.22, -0.16, y)
-    return scale(scale(skin, 1 - 0.75 * dark), 1 - 0.22 * side * smoothstep(0.4, 0.5, z) * (1 - p["snout"]))
+    wing = torch.exp(-(((s - 1.55 * p["nose_x"]) / 0.028) ** 2))
+    wing = wing * smoothstep(0.10, -0.02, y) * smoothstep(-0.22, -0.16, y)
+    here = smoothstep(0.4, 0.5, z) * (1 - p["snout"])
+    return scale(scale(skin, 1 - 0.75 * torch.exp(-hole) * here), 1 - 0.22 * wing * here)
 
 
 def _damage(p: Values, skin: Colour, x, y, z) -> Colour:
     rough = noise(x, y, z, p["phase"])
     skin = mix(skin, scale(skin, 0.62), p["blotches"] * smoothstep(0.0, 0.7, -rough))
     wound = smoothstep(0.50, 0.62, rough) * p["wounds"] * smoothstep(0.5, 0.4, y) * smoothstep(-0.8, -0.7, y)
-    return mix(skin, tuple(torch.full_like(x, c) for c in (0.50, 0.06, 0.06)), wound)
+    return mix(skin, (0.50, 0.06, 0.06), wound)
 
 
 def _makeup(p: Values, skin: Colour, s, y, front) -> Colour:
     across, up = s - p["eye_x"], y - EYE_Y
     shadow = torch.exp(-(across**2 / 0.026 + (up + 0.02) ** 2 / 0.020)) * front * p["dark_sockets"]
-    skin = mix(skin, tuple(torch.full_like(s, c) for c in (0.20, 0.15, 0.17)), shadow)
+    skin = mix(skin, (0.20, 0.15, 0.17), shadow)
     diamond = smoothstep(0.85, 0.5, across**2 / 0.020 + up**2 / 0.048)
-    skin = mix(skin, tuple(torch.full_like(s, c) for c in (0.06, 0.09, 0.20)), diamond * front * p["eye_paint"])
+    skin = mix(skin, (0.06, 0.09, 0.20), diamond * front * p["eye_paint"])
     reach = 0.36
     line = (y - mouth_line(p, s)).abs() / (0.02 + 0.075 * (1 - s / reach).clamp(min=0))
     smile = smoothstep(1.15, 0.85, line) * smoothstep(reach + 0.02, reach - 0.02, s) * front * p["smile_paint"]
-    return mix(skin, tuple(torch.full_like(s, c) for c in (0.84, 0.03, 0.06)), smile)
+    return mix(skin, (0.84, 0.03, 0.06), smile)
 
 
 def _inner_mouth(p: Values, s, y, z) -> tuple[Tensor, Colour]:
@@ -120,7 +122,7 @@ def _inner_mouth(p: Values, s, y, z) -> tuple[Tensor, Colour]:
     where = smoothstep(0.016, 0.006, up - gap) * smoothstep(1.0, 0.85, s / p["mouth_x"]) * smoothstep(0.15, 0.25, z)
     gaps = smoothstep(0.15, 0.35, torch.sin(40 * s + 1.57).abs())
     teeth = where * p["teeth"] * smoothstep(0.0, 0.015, gap - 0.006) * gaps
-    return where, mix(tuple(torch.full_like(s, c) for c in (0.20, 0.06, 0.06)), 0.88, teeth)
+    return where, mix((0.20, 0.06, 0.06), 0.88, teeth)
 
 
 def _eyes(p: Values, s, y, skin: Colour) -> Colour:

@@ -5,15 +5,25 @@ The light is fixed to the world and symmetric in x, so that a symmetric head loo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from distill3d.tiny.world.anatomy import Colour, Values, lerp, smoothstep
-from distill3d.tiny.world.colour import luminance, mix, scale
+from distill3d.tiny.world.colour import luminance, mix
 from distill3d.tiny.world.shape import azimuth
 
 
-def shade(p: Values, colour: Colour, point: Colour, normal: Colour, facing: Tensor, open_sky: Tensor, weights) -> Tensor:
+def shade(
+    p: Values,
+    colour: Colour,
+    point: Colour,
+    normal: Colour,
+    facing: Tensor,
+    open_sky: Tensor,
+    weights: Sequence[Tensor],
+) -> Tensor:
     """(3, N) RGB in [0, 1].
 
     Args:

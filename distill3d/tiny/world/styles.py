@@ -12,7 +12,8 @@ from distill3d.errors import UnknownNameError
 # The plain photo. A style names only what it changes; rows can be mixed, since each number acts continuously.
 PHOTO = {
     # shape: factors (1 = unchanged), and strengths (0 = absent)
-    "skull": 1.0, "jaw": 1.0, "chin": 1.0, "neck": 1.0, "nose": 1.0, "ears": 1.0, "brows": 1.0, "hair": 1.0, "beard": 1.0,
+    "skull": 1.0, "jaw": 1.0, "chin": 1.0, "neck": 1.0, "nose": 1.0, "ears": 1.0, "brows": 1.0,
+    "hair": 1.0, "beard": 1.0,
     "eyes": 1.0, "eye_opening": 1.0, "eye_spread": 0.0, "socket_depth": 0.0, "hollow_cheeks": 0.0,
     "mouth": 1.0, "mouth_opening": 0.0, "grin": 0.0, "brow_anger": 0.0,
     "snout": 0.0, "wolf_ears": 0.0, "fur": 0.0, "curls": 0.0,
@@ -41,7 +42,8 @@ STYLES: dict[str, dict[str, float]] = {
     },
     "pixar": {
         "skull": 1.1, "jaw": 0.82, "chin": 0.72, "neck": 0.68, "nose": 0.72, "ears": 1.2, "brows": 1.35, "hair": 1.3,
-        "beard": 0.7, "eyes": 1.6, "eye_opening": 1.25, "eye_spread": 0.06, "socket_depth": -0.4, "mouth": 1.05, "grin": 0.9,
+        "beard": 0.7, "eyes": 1.6, "eye_opening": 1.25, "eye_spread": 0.06, "socket_depth": -0.4,
+        "mouth": 1.05, "grin": 0.9,
         "lip_mix": 0.35, "lip_red": 0.92, "lip_green": 0.36, "lip_blue": 0.40, "iris": 1.15,
         "saturation": 1.6, "gloss": 0.6, "blush": 0.45,
     },
