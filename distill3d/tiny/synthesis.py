@@ -127,7 +127,8 @@ class Decoder(nn.Module):
         The first three values are a colour, slightly beyond [-1, 1] so that pure black and white can be reached.
         """
         x = _channels_first(self.second, F.silu(_channels_first(self.first, x)))
-        density = F.softplus(x[:, 0] - 1) * self.density_scale
+        # the clamp keeps the slope of empty space from underflowing to denormal numbers, which are slow on a CPU
+        density = F.softplus(x[:, 0].clamp(min=-15) - 1) * self.density_scale
         colour = torch.sigmoid(x[:, 1:4]) * 2.004 - 1.002
         return density, torch.cat([colour, x[:, 4:]], 1)
 

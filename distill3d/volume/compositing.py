@@ -10,6 +10,8 @@ from torch import Tensor
 
 from distill3d.errors import ShapeError
 
+HIDDEN = 24.0  # optical depth behind which nothing is seen: exp(-24) = 4e-11
+
 
 @dataclass(frozen=True)
 class Composite:
@@ -37,7 +39,7 @@ def ray_weights(density: Tensor, steps: Tensor | float) -> Tensor:
         w_i = T_i (1 - exp(-sigma_i delta_i)),   T_i = exp(-sum_{j<i} sigma_j delta_j)
 
     Max, IEEE TVCG 1995. The sum of optical depths is exact where a product of (1 - alpha) needs an epsilon against
-    zero slopes; published code adds 1e-10 there, which no float32 picture shows.
+    zero slopes; published code adds 1e-10 there, which no float32 picture shows. T below exp(-HIDDEN) counts as 0.
 
     Args:
         density: (..., n), not negative, per world unit.
@@ -47,7 +49,9 @@ def ray_weights(density: Tensor, steps: Tensor | float) -> Tensor:
     """
     optical = density * steps
     before = optical.cumsum(-1) - optical
-    return torch.exp(-before) * -torch.expm1(-optical)
+    # Exactly 0 instead of denormal numbers, which make the backward on a CPU several times slower.
+    free = torch.exp(-before) * (before < HIDDEN)
+    return free * -torch.expm1(-optical)
 
 
 def composite_samples(t: Tensor, steps: Tensor | float, density: Tensor, values: Tensor) -> Composite:

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from distill3d.errors import ConfigError
+from distill3d.tiny.generator import TinyArchitecture
 from distill3d.tiny.train.generator import Phase, State, Training, read_phases
 from distill3d.tiny.train.generator_losses import Photos, planes_of
+
+SMALL = TinyArchitecture(channels=(8, 8, 8, 8, 8), plane_channels=4, decoder_hidden=8, residual_hidden=8, samples=4)
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +32,21 @@ def data() -> dict[str, Photos]:
 def test_a_run_that_was_stopped_ends_with_the_same_bits(data, tmp_path, half):
     """Stopped within a phase and between two; also through the optimiser, whose moments are in the file."""
     phases = (Phase("field", 2), Phase("render", 2), Phase("superres", 2))
-    whole = Training(State(seed=1, phases=phases, half=half))
-    stopped = Training(State(seed=1, phases=phases, half=half))
+    whole = Training(State(seed=1, phases=phases, half=half), SMALL)
+    stopped = Training(State(seed=1, phases=phases, half=half), SMALL)
     for step in range(6):
         whole.step(data)
         stopped.step(data)
         if step in (0, 1, 4):
             stopped.save(tmp_path / "checkpoint.safetensors")
-            stopped = Training.load(tmp_path / "checkpoint.safetensors")
+            stopped = Training.load(tmp_path / "checkpoint.safetensors", architecture=SMALL)
     for ours, theirs in ((stopped.renderer, whole.renderer), (stopped.mean, whole.mean)):
         for name, tensor in ours.state_dict().items():
             assert torch.equal(tensor, theirs.state_dict()[name]), name
 
 
 def test_superresolution_leaves_the_raw_picture_alone(data):
-    training = Training(State(seed=2, phases=(Phase("superres", 2),)))
+    training = Training(State(seed=2, phases=(Phase("superres", 2),)), SMALL)
     before = {name: tensor.clone() for name, tensor in training.renderer.state_dict().items()}
     training.step(data)
     training.step(data)
@@ -55,17 +58,32 @@ def test_superresolution_leaves_the_raw_picture_alone(data):
 
 
 def test_extending_a_finished_run_starts_from_its_mean(data, tmp_path):
-    training = Training(State(seed=3, phases=(Phase("render", 1),)))
+    training = Training(State(seed=3, phases=(Phase("render", 1),)), SMALL)
     training.step(data)
     training.save(tmp_path / "checkpoint.safetensors")
-    longer = Training.load(tmp_path / "checkpoint.safetensors", (Phase("render", 3),))
+    longer = Training.load(tmp_path / "checkpoint.safetensors", (Phase("render", 3),), SMALL)
     assert (longer.state.total, longer.state.place()) == (4, (Phase("render", 3), 0))
     longer.step(data)
     assert longer.state.step == 2
 
 
+def test_extending_replaces_the_phases_that_have_not_begun(data, tmp_path):
+    training = Training(State(seed=3, phases=(Phase("render", 1), Phase("render", 2), Phase("superres", 9))), SMALL)
+    training.step(data)
+    training.save(tmp_path / "checkpoint.safetensors")
+    extension = (Phase("render", 5), Phase("superres", 1))
+    assert Training.load(tmp_path / "checkpoint.safetensors", extension, SMALL).state.phases == (
+        Phase("render", 1),
+        *extension,
+    )
+    training.step(data)
+    training.save(tmp_path / "checkpoint.safetensors")
+    longer = Training.load(tmp_path / "checkpoint.safetensors", extension, SMALL)
+    assert longer.state.phases == (Phase("render", 1), Phase("render", 2), *extension)
+
+
 def test_planes_in_half_precision_are_near_those_in_full(data):
-    renderer = Training(State(seed=4, phases=(Phase("field", 1),))).renderer
+    renderer = Training(State(seed=4, phases=(Phase("field", 1),)), SMALL).renderer
     full, half = (planes_of(renderer, data["field"].z, half) for half in (False, True))
     assert half.dtype == torch.float32
     assert (full - half).norm() < 0.02 * full.norm()

@@ -102,6 +102,15 @@ def test_gradients_stay_finite_behind_a_wall():
     assert density.grad.isfinite().all()
 
 
+def test_no_weight_or_gradient_is_denormal():
+    """Such numbers are right, and many times slower on a CPU: a solid head would be full of them."""
+    density = torch.logspace(-3, 6, 400).requires_grad_()
+    weights = ray_weights(density, 0.02)
+    (slope,) = torch.autograd.grad(weights.square().sum(), density)
+    for numbers in (weights, slope):
+        assert ((numbers == 0) | (numbers.abs() > torch.finfo(torch.float32).tiny)).all()
+
+
 def test_shapes_that_do_not_belong_together_are_refused():
     with pytest.raises(ShapeError, match="A ray of n samples"):
         composite_samples(torch.rand(4), 0.1, torch.rand(4), torch.rand(5, 3))

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from distill3d.errors import ConfigError, DivergedError
-from distill3d.tiny.generator import TinyTriplane, save_tiny
+from distill3d.tiny.generator import TinyArchitecture, TinyTriplane, save_tiny
 from distill3d.tiny.train.generator_losses import Photos, field_loss, psnr, render_loss, superres_loss
 from distill3d.tiny.train.store import write_json
 
@@ -82,6 +82,11 @@ class State:
             done -= phase.steps
         return self.phases[-1], self.phases[-1].steps
 
+    def begun(self) -> tuple[Phase, ...]:
+        """The phases that are done or under way."""
+        starts = [sum(p.steps for p in self.phases[:i]) for i in range(len(self.phases))]
+        return tuple(phase for phase, start in zip(self.phases, starts) if start < self.step)
+
     @property
     def total(self) -> int:
         return sum(phase.steps for phase in self.phases)
@@ -90,10 +95,10 @@ class State:
 class Training:
     """Weights, their running mean, the optimiser of the current phase, and where the run stands."""
 
-    def __init__(self, state: State):
+    def __init__(self, state: State, architecture: TinyArchitecture | None = None):
         torch.manual_seed(state.seed)
         self.state = state
-        self.renderer = TinyTriplane()
+        self.renderer = TinyTriplane(architecture)
         self.mean = copy.deepcopy(self.renderer).requires_grad_(False)
         self.optimizer = self._optimizer()
 
@@ -148,12 +153,15 @@ class Training:
         aside.replace(path)
 
     @classmethod
-    def load(cls, path: Path, extend: tuple[Phase, ...] = ()) -> Training:
+    def load(cls, path: Path, extend: tuple[Phase, ...] = (), architecture: TinyArchitecture | None = None) -> Training:
+        """Go on from a file that `save` wrote; `extend` replaces the phases that have not begun."""
         with safe_open(path, "pt") as file:
             stored = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        phases = (*(Phase(**p) for p in stored.pop("phases")), *extend)
-        training = cls(State(phases=phases, **stored))
+        state = State(phases=tuple(Phase(**p) for p in stored.pop("phases")), **stored)
+        if extend:
+            state.phases = (*state.begun(), *extend)
+        training = cls(state, architecture)
         for prefix, module in (("now.", training.renderer), ("mean.", training.mean)):
             module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
         if training.state.place()[1] == 0:
@@ -271,11 +279,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder with data/; generator/ is written there")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", default=DEFAULT_PHASES, help="phases of a new run (default: %(default)s)")
-    parser.add_argument("--extend", help="phases to add to a run that exists, for example render=2000,superres=500")
+    parser.add_argument(
+        "--extend", help="phases to follow the current one of a run that exists, instead of those that have not begun"
+    )
     parser.add_argument("--half", action="store_true", help="planes in bfloat16: faster on CPUs with AMX")
     parser.add_argument("--every", type=float, default=120.0, help="CPU seconds between checkpoints")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # several threads are slower on pictures this small
+    torch.set_flush_denormal(True)  # solid heads hide samples so well that their gradients underflow: 2.5 times slower
     stored = args.work / "generator" / "checkpoint.safetensors"
     if stored.is_file():
         training = Training.load(stored, read_phases(args.extend) if args.extend else ())
