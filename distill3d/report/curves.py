@@ -59,11 +59,11 @@ def curves_svg(records: list[dict[str, Any]]) -> str:
             axes.plot(steps, values, color="#3b6ea5", alpha=0.3, linewidth=0.8)
             axes.plot(steps, smoothed(values), color="#3b6ea5", linewidth=1.4)
         for step in skipped:
-            axes.axvline(step, color="#c0392b", linewidth=0.8)
+            axes.axvline(step, color="#c0392b", linewidth=0.6, alpha=0.5)
         if logarithmic and any(v > 0 for v in values if math.isfinite(v)):
             axes.set_yscale("log")
         axes.set_title(title, fontsize=9)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
         axes.grid(alpha=0.25, linewidth=0.5)
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})

@@ -30,7 +30,7 @@ def write_report(folder: Path) -> Path:
         loader=jinja2.PackageLoader("distill3d.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html.j2").render(
-        config=config,
+        config={**config, "options": " ".join(_settings(config.get("options", {})))},
         state=_read_json(folder / "run.json"),
         sheet=data_uri(folder / "sheet.png"),
         turntable=data_uri(folder / "turntable.webp"),
@@ -39,7 +39,7 @@ def write_report(folder: Path) -> Path:
         summary=summary(records),
         versions=_read_json(folder / "versions.json"),
         licences=_read_json(folder / "licences.json"),
-        commands=commands(config, folder.name),
+        commands=commands(config, str(folder)),
     )
     path = folder / "report.html"
     write_text(path, page)
@@ -66,7 +66,7 @@ def summary(records: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def commands(config: Mapping[str, Any], name: str) -> dict[str, str]:
+def commands(config: Mapping[str, Any], folder: str) -> dict[str, str]:
     """How to do it again, go on, and look closer."""
     words = ["distill3d", "run"]
     for key in ("style", "backbone", "weights", "scorer", "scorer_weights", "method", "steps", "batch", "lr", "seed"):
@@ -74,14 +74,20 @@ def commands(config: Mapping[str, Any], name: str) -> dict[str, str]:
             words += [f"--{key.replace('_', '-')}", str(config[key])]
     for control, place in config.get("controlnets", {}).items():
         words += ["--controlnet", f"{control}={place}"]
-    for option, value in config.get("options", {}).items():
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        words += ["--set", f"{option}={text}"]
+    for setting in _settings(config.get("options", {})):
+        words += ["--set", setting]
     return {
         "Do it again": shlex.join(words),
-        "Go on after a stop": shlex.join(["distill3d", "run", "--resume", name]),
-        "More pictures": shlex.join(["distill3d", "render", name, "--seeds", "0-7", "--views", "5"]),
+        "Go on after a stop": shlex.join(["distill3d", "run", "--resume", folder]),
+        "More pictures": shlex.join(["distill3d", "render", folder, "--seeds", "0-7", "--views", "5"]),
     }
+
+
+def _settings(options: Mapping[str, Any]) -> list[str]:
+    """NAME=VALUE as --set takes them."""
+    return [
+        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in options.items()
+    ]
 
 
 def _previews(folder: Path) -> list[tuple[int, str]]:
@@ -94,4 +100,8 @@ def _previews(folder: Path) -> list[tuple[int, str]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What is in a JSON file; nothing if it is missing or damaged, since a report shows what there is."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -34,7 +34,11 @@ def to_picture(image: Tensor) -> Image.Image:
 def enlarged(picture: Image.Image) -> Image.Image:
     """By a whole factor, until it is no smaller than `SMALLEST`."""
     factor = -(-SMALLEST // picture.width)
-    return picture if factor <= 1 else picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.LANCZOS)
+    return (
+        picture
+        if factor <= 1
+        else picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.LANCZOS)
+    )
 
 
 def save_picture(picture: Image.Image, path: Path, **options: object) -> None:
