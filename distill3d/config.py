@@ -31,7 +31,7 @@ class DistillConfig:
     batch: int | None = None  # subjects in a step
     lr: float | None = None
     seed: int = 0
-    save_every: int | None = None  # steps between checkpoints; a tenth of the run
+    save_every: int | None = None  # steps between checkpoints; a sixth of the run
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -54,17 +54,20 @@ class DistillConfig:
         Raises:
             ConfigError: for text that is no config, or one of a newer version.
         """
+        damaged = ConfigError("This config.json is damaged or was not written by distill3d.")
         try:
             values = json.loads(text)
             schema = values.pop("schema")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ConfigError("This config.json is damaged or was not written by distill3d.") from error
+            raise damaged from error
         if schema != SCHEMA:
             raise ConfigError(f"This config.json has version {schema}, this distill3d reads version {SCHEMA}.")
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ConfigError(f"config.json has settings that this distill3d does not know: {', '.join(unknown)}.")
-        for name, value in values.get("options", {}).items():
-            if isinstance(value, list):  # JSON has no tuples
-                values["options"][name] = tuple(value)
-        return cls(**values)
+        try:
+            options = values.get("options", {}).items()
+            values["options"] = {k: tuple(v) if isinstance(v, list) else v for k, v in options}  # JSON has no tuples
+            return cls(**values)
+        except (AttributeError, TypeError) as error:
+            raise damaged from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from distill3d.errors import ConfigError
 from distill3d.objectives.denoising import Denoising, pick
@@ -31,6 +31,8 @@ class Method:
     betas: tuple[float, float] = (0.9, 0.99)  # Adam's
     final_lr: float = 1.0  # share of the learning rate that is left at the last step (cosine)
 
+
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 MethodFactory = Callable[..., Method]  # (scorer, style, defaults, **options)
 
@@ -83,7 +85,6 @@ def ld(
     defaults: RunDefaults,
     *,
     guidance_scale: float = 7.5,
-    noise_baseline: float = 0.0,
     t_range: tuple[float, float] = (0.02, 0.6),
     control: bool = True,
     mirror: bool = True,
@@ -96,7 +97,6 @@ def ld(
         score="guidance",
         weighting="signal",
         guidance_scale=guidance_scale,
-        noise_baseline=noise_baseline,
         t_range=t_range,
         rank_weights=_paper_weights(scorer, rank),
         negative_prompt=style.negative_prompt,
@@ -134,9 +134,11 @@ def ld_released(scorer: Scorer, style: Style, defaults: RunDefaults, *, guidance
     """The released script's losses: its own gradient, opacity masks, a Tweedie distance and LDIS.
 
     Its LPIPS term is not in: it needs a perceptual network that no scorer brings. Its first ControlNet reads edges;
-    a scorer without one is given depth.
+    a scorer without one is given depth. Depth is the reference's own, where the script estimates it, and views are
+    resized as everywhere here.
     """
-    objective = LDLoss.released(scorer, guidance_scale=guidance_scale)
+    weights = default_rank_weights(scorer.latent_channels)
+    objective = LDLoss.released(scorer, guidance_scale=guidance_scale, rank_weights=weights)
     shared: dict[str, Any] = {
         "prompts": {name: texts[0] for name, texts in objective.branches([style.prompt]).items()},
         "timesteps": pick(objective.timestep_choices()),
@@ -209,7 +211,16 @@ def build_method(
     """Call a method's factory.
 
     Raises:
-        ConfigError: for an option that this method does not have.
+        ConfigError: for an option that this method does not have, or a value that it cannot be.
+    """
+    return factory(scorer, style, defaults, **checked_options(name, factory, options))
+
+
+def checked_options(name: str, factory: MethodFactory, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in the types that the factory's annotations ask for.
+
+    Raises:
+        ConfigError: naming the options that there are, or the values that one can have.
     """
     known = option_names(factory)
     unknown = sorted(set(options) - set(known))
@@ -217,4 +228,26 @@ def build_method(
         raise ConfigError(
             f"Method {name!r} has no setting called {', '.join(map(repr, unknown))}. It has: {', '.join(known)}."
         )
-    return factory(scorer, style, defaults, **options)
+    hints = get_type_hints(factory)
+    return {option: _as_type(option, value, hints.get(option, Any)) for option, value in options.items()}
+
+
+def _as_type(option: str, value: Any, hint: Any) -> Any:
+    """`value` as a bool, a number, a pair of numbers or one of some words."""
+    given, number = value, isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is bool:
+        word = BOOLEANS.get(str(value).lower())
+        good, wanted, value = word is not None, "true or false", word
+    elif hint is float:
+        good, wanted = number, "a number"
+    elif get_origin(hint) is Literal:
+        good, wanted = value in get_args(hint), "one of " + ", ".join(map(str, get_args(hint)))
+    elif get_origin(hint) is tuple:
+        good = isinstance(value, tuple | list) and len(value) == len(get_args(hint))
+        good, wanted = good and all(isinstance(v, int | float) for v in value), "two numbers like 0.02,0.5"
+        value = tuple(value) if good else value
+    else:
+        good, wanted = True, ""
+    if not good:
+        raise ConfigError(f"{option} must be {wanted}, got {given!r}.")
+    return value

@@ -89,7 +89,7 @@ def collect(points: Iterable[EntryPoint]) -> Registry:
         registry.plugins.append(plugin)
         try:
             _ask(point.load(), plugin, registry)
-        except Exception as error:  # whatever a plugin raises is its own fault, and must not stop the others
+        except (Exception, SystemExit) as error:  # a plugin's own fault, which must not stop the others
             plugin.broken = f"{type(error).__name__}: {error}"
     return registry
 
@@ -98,6 +98,7 @@ def _ask(module: Any, plugin: Plugin, registry: Registry) -> None:
     manager = pluggy.PluginManager(hookspecs.GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(module, plugin.name)
+    manager.check_pending()  # a misspelt hook would offer nothing, silently
     for hook, kind in KINDS.items():
         getattr(manager.hook, hook)(register=_registrar(kind, plugin, registry))
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distill3d.config import DistillConfig
-from distill3d.errors import ConfigError, PromptError, UnknownNameError
+from distill3d.errors import ConfigError, DivergedError, PromptError, UnknownNameError
 from distill3d.files import write_text
 from distill3d.methods import Method, build_method
 from distill3d.plugins import registry
@@ -23,16 +25,18 @@ from distill3d.runs import (
     CONFIG,
     LICENCES,
     VERSIONS,
+    check_base,
     claim_folder,
     new_folder,
     publish_weights,
     read_config,
     versions,
+    write_base,
 )
 from distill3d.scorer import Scorer
 from distill3d.showcase import Showcase
 from distill3d.styles import Style
-from distill3d.training.checkpoint import latest_checkpoint, load_checkpoint
+from distill3d.training.checkpoint import list_checkpoints, load_checkpoint
 from distill3d.training.loop import CHECKPOINTS, Watch, train
 from distill3d.training.trainer import Trainer, cosine_decay
 
@@ -56,6 +60,7 @@ def prepare(config: DistillConfig) -> Recipe:
     Raises:
         UnknownNameError, PromptError, ConfigError, WeightsError: what is wrong, and what to do.
     """
+    check_device(config.device)
     known = registry()
     load_renderer, build = known.find("backbone", config.backbone), known.find("method", config.method)
     if config.scorer is not None:
@@ -65,12 +70,14 @@ def prepare(config: DistillConfig) -> Recipe:
     config = with_defaults(config, renderer)
     scorer = load_scorer(config)
     style = find_style(config.style, known.styles, scorer)
-    method = build_method(config.method, build.load(), scorer, style, renderer.defaults, config.options)
+    assert config.steps is not None and config.batch is not None and config.lr is not None  # by with_defaults
+    defaults = replace(renderer.defaults, steps=config.steps, batch=config.batch, lr=config.lr)
+    method = build_method(config.method, build.load(), scorer, style, defaults, config.options)
     return Recipe(config, style, renderer, scorer, method)
 
 
 def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
-    """The config with the backbone's numbers where it has None."""
+    """The config with the backbone's numbers where it has None, and paths that hold in any folder."""
     defaults = renderer.defaults
     steps = config.steps or defaults.steps
     return replace(
@@ -80,7 +87,28 @@ def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
         batch=config.batch or defaults.batch,
         lr=config.lr or defaults.lr,
         save_every=config.save_every or max(1, steps // 6),
+        weights=_absolute(config.weights),
+        scorer_weights=_absolute(config.scorer_weights),
+        controlnets={name: _absolute(place) or place for name, place in config.controlnets.items()},
     )
+
+
+def _absolute(place: str | None) -> str | None:
+    """A path that exists made absolute; a name or a Hub id stays."""
+    return str(Path(place).resolve()) if place is not None and Path(place).exists() else place
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not here.
+
+    Raises:
+        ConfigError: naming those that are.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ConfigError(f"There is no device {name!r} here. There is: {', '.join(here)}.") from error
 
 
 def load_scorer(config: DistillConfig) -> Scorer:
@@ -107,7 +135,7 @@ def find_style(text: str, styles: Mapping[str, Style], scorer: Scorer | None = N
     name = text.strip().lower()
     if name in styles:
         return styles[name]
-    if " " not in name and difflib.get_close_matches(name, styles, n=1, cutoff=0.6):
+    if " " not in name and difflib.get_close_matches(name, styles, n=1, cutoff=0.7):
         raise UnknownNameError("style", text, styles)
     if scorer is not None:
         _check_words(text, styles, scorer)
@@ -120,12 +148,23 @@ def _check_words(text: str, styles: Mapping[str, Style], scorer: Scorer) -> None
         return
     near = difflib.get_close_matches(text.lower(), styles, n=3, cutoff=0.3) or sorted(styles)
     said = ", ".join(dict.fromkeys(unknown))
-    if len(unknown) == len(re.findall(r"[\w']+", text)):
+    telling = set(re.findall(r"[\w']+", text.lower())) - FILLERS
+    if telling <= set(unknown):
         raise PromptError(
-            f"This scorer was taught none of these words: {said}. Nearest styles: {', '.join(near)}. "
+            f"This scorer was not taught what the prompt is about: {said}. Nearest styles: {', '.join(near)}. "
             "Any prompt works with a full-size model: --scorer diffusers."
         )
     logger.warning("This scorer was not taught these words: %s. Nearest styles: %s.", said, ", ".join(near))
+
+
+FILLERS = frozenset(  # words that say nothing of a style
+    word
+    for words in (
+        "a an the of in on at with and or as like is style look portrait photo picture image",
+        "view front side back person man woman face head",
+    )
+    for word in words.split()
+)
 
 
 def distill(config: DistillConfig, out: Path | None = None, *, watch: Watch | None = None) -> Path:
@@ -145,37 +184,41 @@ def distill(config: DistillConfig, out: Path | None = None, *, watch: Watch | No
     write_text(folder / VERSIONS, json.dumps(versions(), indent=2) + "\n")
     licences = {"backbone": recipe.renderer.weights_licence, "scorer": recipe.scorer.weights_licence}
     write_text(folder / LICENCES, json.dumps(licences, indent=2) + "\n")
-    return _run(recipe, folder, watch or Watch(), continued=False)
+    write_base(folder, recipe.renderer)
+    return _run(recipe, folder, watch or Watch())
 
 
-def resume(folder: Path, *, watch: Watch | None = None) -> Path:
-    """Continue a run from its newest checkpoint, bit for bit.
+def resume(folder: Path, *, device: str | None = None, watch: Watch | None = None) -> Path:
+    """Continue a run from its newest checkpoint, bit for bit; from its first step if it has none yet.
 
+    Args:
+        device: takes the place of the run's own.
     Raises:
-        RunError: if the folder holds no run, or no checkpoint.
+        RunError: if the folder holds no run.
+        WeightsError: if a checkpoint is damaged, or the backbone's weights are not those that the run started from.
     """
     config = read_config(folder)
-    latest_checkpoint(folder / CHECKPOINTS)
-    return _run(prepare(config), folder, watch or Watch(), continued=True)
+    recipe = prepare(replace(config, device=device) if device else config)
+    check_base(folder, recipe.renderer)
+    return _run(recipe, folder, watch or Watch())
 
 
-def _run(recipe: Recipe, folder: Path, watch: Watch, *, continued: bool) -> Path:
+def _run(recipe: Recipe, folder: Path, watch: Watch) -> Path:
     config, method = recipe.config, recipe.method
     assert config.steps is not None and config.lr is not None  # filled by with_defaults
     assert config.batch is not None and config.save_every is not None
     lr = cosine_decay(config.lr, method.final_lr, config.steps)
     trainer = Trainer(recipe.renderer, method, seed=config.seed, batch=config.batch, lr=lr)
     showcase = Showcase(trainer.reference, trainer.renderer, folder)
-    if continued:
-        load_checkpoint(latest_checkpoint(folder / CHECKPOINTS), trainer)
-    finished = train(
-        trainer,
-        folder,
-        steps=config.steps,
-        save_every=config.save_every,
-        preview=showcase.preview,
-        watch=watch,
-    )
+    if checkpoints := list_checkpoints(folder / CHECKPOINTS):
+        load_checkpoint(checkpoints[-1], trainer)
+    try:
+        finished = train(
+            trainer, folder, steps=config.steps, save_every=config.save_every, preview=showcase.preview, watch=watch
+        )
+    except DivergedError:
+        write_report(folder)
+        raise
     publish_weights(folder, trainer.step_number, finished)
     if finished:
         showcase.sheet()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import platform
 import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from distill3d.config import DistillConfig
 from distill3d.errors import RunError, WeightsError
@@ -24,12 +29,13 @@ from distill3d.training.checkpoint import (
 )
 from distill3d.training.loop import CHECKPOINTS
 
-CONFIG, RUN, VERSIONS, LICENCES = "config.json", "run.json", "versions.json", "licences.json"
+CONFIG, RUN, VERSIONS, LICENCES, BASE = "config.json", "run.json", "versions.json", "licences.json", "base.json"
 
 
 def publish_weights(folder: Path, step: int, finished: bool) -> None:
     """weights.safetensors beside config.json: all that somebody else needs of this run."""
     source = latest_checkpoint(folder / CHECKPOINTS).weights
+    (folder / RUN).unlink(missing_ok=True)  # without it the checkpoint counts, so a kill in between does no harm
     with written_aside(folder / WEIGHTS) as aside:
         aside.write_bytes(source.read_bytes())
     state = {"status": "finished" if finished else "stopped", "step": step, "sha256": sha256(source)}
@@ -42,24 +48,31 @@ def claim_folder(folder: Path) -> None:
     Raises:
         RunError: if it does, or cannot be written.
     """
-    if (folder / CONFIG).exists():
-        raise RunError(
-            f"{folder} holds another run. Continue it with `distill3d run --resume {folder}`, "
-            "or choose another folder with --out."
-        )
     probe = folder / ".writable"
     with storing(folder):
+        if (folder / CONFIG).exists():
+            raise RunError(
+                f"{folder} holds another run. Continue it with `distill3d run --resume {folder}`, "
+                "or choose another folder with --out."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
 
 
 def new_folder(config: DistillConfig) -> Path:
-    """runs/STYLE-BACKBONE, with a number if that is taken."""
+    """runs/STYLE-BACKBONE, with a number if that is taken; made here, so that no other run can take it."""
     name = re.sub(r"[^a-z0-9]+", "-", config.style.lower()).strip("-")[:40] or "run"
     first = Path("runs") / f"{name}-{config.backbone}"
     candidates = [first, *(first.with_name(f"{first.name}-{i}") for i in range(2, 1000))]
-    return next(folder for folder in candidates if not folder.exists())
+    for folder in candidates:
+        with storing(folder):
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+        return folder
+    raise RunError(f"There are 999 runs called {first} already. Choose a folder with --out.")
 
 
 def read_config(folder: Path) -> DistillConfig:
@@ -71,25 +84,27 @@ def read_config(folder: Path) -> DistillConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise RunError(f"{folder} is no run folder: it has no {CONFIG}.")
-    return DistillConfig.from_json(path.read_text(encoding="utf-8"))
+    return DistillConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
 
 
-def load_run(folder: Path | str) -> Renderer:
+def load_run(folder: Path | str, device: str | None = None) -> Renderer:
     """The stylised renderer of a run folder: its backbone with the trained tensors in place.
 
     Raises:
         RunError, WeightsError: if the folder holds no run, or its weights are damaged.
     """
-    return load_original_and_run(folder)[1]
+    return load_original_and_run(folder, device)[1]
 
 
-def load_original_and_run(folder: Path | str) -> tuple[Renderer, Renderer]:
-    """The backbone as it was, and as the run left it."""
+def load_original_and_run(folder: Path | str, device: str | None = None) -> tuple[Renderer, Renderer]:
+    """The backbone as it was, and as the run left it; `device` takes the place of the run's own."""
     folder = Path(folder)
     config = read_config(folder)
     load = registry().find("backbone", config.backbone).load()
     path = trained_weights(folder)
-    original, stylised = (load(config.weights, config.device).requires_grad_(False) for _ in range(2))
+    original = load(config.weights, device or config.device).requires_grad_(False)
+    check_base(folder, original)
+    stylised = copy.deepcopy(original)
     parameters, saved = dict(stylised.named_parameters()), load_tensors(path).keys()
     strange = sorted(saved - parameters.keys())
     if strange:
@@ -100,18 +115,60 @@ def load_original_and_run(folder: Path | str) -> tuple[Renderer, Renderer]:
 
 def trained_weights(folder: Path) -> Path:
     """The newest trained tensors of a run, checked against their checksum."""
-    path, state = folder / WEIGHTS, folder / RUN
-    if path.is_file() and state.is_file():
-        if sha256(path) != json.loads(state.read_text(encoding="utf-8"))["sha256"]:
+    path, checkpoints = folder / WEIGHTS, list_checkpoints(folder / CHECKPOINTS)
+    published = _read_state(folder / RUN) if path.is_file() and (folder / RUN).is_file() else None
+    if published and (not checkpoints or published["step"] >= checkpoints[-1].step):
+        if sha256(path) != published["sha256"]:
             raise WeightsError(
                 f"{path} is damaged: its checksum is not the one in {RUN}. Delete it to use the last checkpoint."
             )
         return path
-    if not list_checkpoints(folder / CHECKPOINTS):
+    if not checkpoints:
         raise RunError(f"The run in {folder} was stopped before its first checkpoint; it has no weights yet.")
-    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
-    read_index(checkpoint)
-    return checkpoint.weights
+    read_index(checkpoints[-1])
+    return checkpoints[-1].weights
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        return {"step": int(state["step"]), "sha256": str(state["sha256"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged. Delete it to use the last checkpoint.") from error
+
+
+def fingerprint(renderer: Renderer) -> str:
+    """A checksum of all of a backbone's tensors with their names: which base a run's weights belong to."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(renderer.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def write_base(folder: Path, original: Renderer) -> None:
+    """Note which backbone the run starts from."""
+    write_text(folder / BASE, json.dumps({"backbone_sha256": fingerprint(original)}, indent=2) + "\n")
+
+
+def check_base(folder: Path, original: Renderer) -> None:
+    """Refuse a backbone whose weights are not those that the run started from.
+
+    Raises:
+        WeightsError: if they are not.
+    """
+    path = folder / BASE
+    if not path.is_file():
+        return
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))["backbone_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged: it does not say which backbone the run started from.") from error
+    if noted != fingerprint(original):
+        raise WeightsError(
+            f"The run in {folder} started from other weights of its backbone than those that are installed or given. "
+            f"{VERSIONS} says which distill3d made it."
+        )
 
 
 def versions() -> dict[str, str]:
@@ -132,5 +189,8 @@ def _commit() -> str | None:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    except OSError:  # no git here
+        return None
     return done.stdout.strip() or None

@@ -39,14 +39,14 @@ class Schedule:
     def _read(self, table: Tensor, timestep: Tensor) -> Tensor:
         if timestep.min() < 0 or timestep.max() >= len(self):
             raise ConfigError(f"A timestep of this scorer lies in [0, {len(self)}), got {timestep.tolist()}.")
-        return table.to(timestep.device)[timestep].view(-1, 1, 1, 1)
+        return table[timestep.cpu()].view(-1, 1, 1, 1)  # on the CPU: not every device has float64
 
     def signal(self, timestep: Tensor) -> Tensor:
-        """(B,) to (B, 1, 1, 1), float64."""
+        """(B,) to (B, 1, 1, 1), float64 on the CPU."""
         return self._read(self.signals, timestep)
 
     def noise(self, timestep: Tensor) -> Tensor:
-        """(B,) to (B, 1, 1, 1), float64: sigma."""
+        """(B,) to (B, 1, 1, 1), float64 on the CPU: sigma."""
         return self._read(self.noises, timestep)
 
     def add_noise(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:

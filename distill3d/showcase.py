@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -21,14 +22,12 @@ PITCH = 5.0  # degrees: a little from above
 
 
 @torch.no_grad()
-def look(
-    renderer: Renderer, seeds: Sequence[int], yaws: Sequence[float], pitches: Sequence[float] | None = None
-) -> Tensor:
-    """Subjects by cameras, (S, V, 3, H, W) in [-1, 1] on the CPU; yaws and pitches in degrees.
+def look(renderer: Renderer, seeds: Sequence[int], yaws: Sequence[float]) -> Tensor:
+    """Subjects by cameras, (S, V, 3, H, W) in [-1, 1] on the CPU; yaws in degrees.
 
     Rendered one picture at a time: memory does not grow with the number of views.
     """
-    angles = torch.deg2rad(torch.tensor([list(yaws), list(pitches or [PITCH] * len(yaws))]))
+    angles = torch.deg2rad(torch.tensor([list(yaws), [PITCH] * len(yaws)]))
     front = renderer.defaults.front
     rows = []
     for seed in seeds:
@@ -57,10 +56,12 @@ class Showcase:
     stylised: Renderer
     folder: Path
 
+    @cached_property
+    def _originals(self) -> Tensor:
+        return look(self.original, PREVIEW_SEEDS, PREVIEW_YAWS)
+
     def preview(self, step: int) -> Path:
         """previews/step_NNNNNN.png: four subjects, three views each, above them the original."""
-        if not hasattr(self, "_originals"):
-            self._originals = look(self.original, PREVIEW_SEEDS, PREVIEW_YAWS)
         after = self._originals if step == 0 else look(self.stylised, PREVIEW_SEEDS, PREVIEW_YAWS)
         path = self.folder / "previews" / f"step_{step:06d}.png"
         sheet = before_after_sheet(

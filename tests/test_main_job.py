@@ -38,7 +38,7 @@ def test_a_prompt_outside_the_embedded_vocabulary_is_refused_with_the_styles(tmp
     done = distill3d("run", "--style", "spaceship cockpit", cwd=tmp_path)
     assert done.returncode == 1
     said = " ".join(done.stderr.split())
-    assert "none of these words: spaceship, cockpit" in said
+    assert "not taught what the prompt is about: spaceship, cockpit" in said
     assert "Traceback" not in said
     assert not (tmp_path / "runs").exists()
 

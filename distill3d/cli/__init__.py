@@ -9,33 +9,45 @@ import traceback
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+from distill3d import __version__
 from distill3d.errors import Distill3dError
 
 DEBUG = "--debug"
 
 
+class PluginCommand(TyperCommand):
+    """A plugin's command, whose module is imported when it is called: --help needs none of them."""
+
+    def __init__(self, name: str, plugin: str):
+        settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+        super().__init__(name, help=f"From plugin {plugin}.", context_settings=settings, add_help_option=False)
+
+    def invoke(self, ctx: Any) -> Any:
+        from distill3d.plugins import registry
+
+        offered: Any = registry().find("command", str(self.name)).load()
+        command = typer.main.get_command(offered)
+        return command.main(args=list(ctx.args), prog_name=ctx.command_path, standalone_mode=False)
+
+
 class PluginGroup(TyperGroup):
-    """The core's commands and those that plugins offer, which are imported when they are called."""
+    """The core's commands and those that plugins offer."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *_plugin_commands()]
+        from distill3d.plugins import registry
+
+        return [*super().list_commands(ctx), *registry().names("command")]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
-        if own is not None or cmd_name not in _plugin_commands():
+        if own is not None:
             return own
         from distill3d.plugins import registry
 
-        offered: Any = registry().find("command", cmd_name).load()
-        return typer.main.get_command(offered)
-
-
-def _plugin_commands() -> list[str]:
-    from distill3d.plugins import registry
-
-    return registry().names("command")
+        offers = registry().offers["command"]
+        return PluginCommand(cmd_name, offers[cmd_name].plugin) if cmd_name in offers else None
 
 
 app = typer.Typer(
@@ -47,9 +59,16 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"distill3d {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    debug: bool = typer.Option(False, DEBUG, help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    debug: bool = typer.Option(False, DEBUG, help="Show the traceback of an error; may stand anywhere."),
 ) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
 
@@ -71,12 +90,14 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     debug = DEBUG in sys.argv
-    if debug:
-        sys.argv.remove(DEBUG)
+    arguments = [word for word in sys.argv[1:] if word != DEBUG]
     try:
-        app()
+        app(args=arguments)
     except Distill3dError as error:
         if debug:
             traceback.print_exc()
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("Stopped.", err=True)
+        sys.exit(130)

@@ -29,10 +29,24 @@ def doctor() -> None:
     for extra, (module, purpose) in EXTRAS.items():
         found = importlib.util.find_spec(module) is not None
         typer.echo(f"  {extra:16} {'installed' if found else f'missing ({purpose}): pip install distill3d[{extra}]'}")
+    _embedded_pair()
     broken = [plugin for plugin in registry().plugins if plugin.broken]
     typer.echo(f"Plugins: {len(registry().plugins)} found, {len(broken)} broken")
     for plugin in broken:
         typer.secho(f"  {plugin.name}: {plugin.broken}", fg=typer.colors.RED)
+
+
+def _embedded_pair() -> None:
+    from distill3d.errors import Distill3dError
+    from distill3d.plugins import registry
+
+    typer.echo("Embedded pair")
+    for kind in ("backbone", "scorer"):
+        try:
+            registry().find(kind, "tiny").load()()
+            typer.echo(f"  {kind:16} loads")
+        except Distill3dError as error:
+            typer.secho(f"  {kind:16} {error}", fg=typer.colors.RED)
 
 
 def _devices() -> None:
@@ -42,5 +56,3 @@ def _devices() -> None:
     for i in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(i).total_memory / 2**30
         typer.echo(f"  cuda:{i}           {torch.cuda.get_device_name(i)}, {memory:.0f} GiB")
-    if torch.backends.mps.is_available():
-        typer.echo("  mps              available")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from distill3d.errors import ConfigError
 from distill3d.plugins import registry
 
 
@@ -35,8 +36,12 @@ def methods() -> None:
     from distill3d.methods import option_names  # torch: only here
 
     for name in registry().names("method"):
-        factory = registry().find("method", name).load()
-        summary = (factory.__doc__ or "").strip().splitlines()[0]
+        try:
+            factory = registry().find("method", name).load()
+        except ConfigError as error:
+            typer.secho(f"{name:12} broken: {error}", fg=typer.colors.RED)
+            continue
+        summary = ((factory.__doc__ or "").strip().splitlines() or [""])[0]
         typer.echo(f"{name:12} {summary}\n{'':12} settings: {', '.join(option_names(factory))}")
 
 

@@ -16,6 +16,7 @@ def render(
     views: Annotated[int, typer.Option(min=1, help="Cameras for each subject.")] = 5,
     yaw: Annotated[float, typer.Option(help="The cameras spread over +- this many degrees.")] = 60.0,
     original: Annotated[bool, typer.Option(help="Also the unstylised subject of each picture.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("renders"),
 ) -> None:
     """Render subjects of a stylised generator to PNG files."""
@@ -24,7 +25,7 @@ def render(
     from distill3d.runs import load_original_and_run
     from distill3d.showcase import look
 
-    base, stylised = load_original_and_run(run)
+    base, stylised = load_original_and_run(run, device)
     yaws = [0.0] if views == 1 else [-yaw + 2 * yaw * i / (views - 1) for i in range(views)]
     written = 0
     for prefix, renderer in [("stylised", stylised), *([("original", base)] if original else [])]:

@@ -16,15 +16,18 @@ DEFAULTS = DistillConfig(style="any")
 
 
 def run(
+    context: typer.Context,
     style: Annotated[str, typer.Option(help="A name from `distill3d styles`, or a prompt in quotes.")] = "",
     backbone: Annotated[str, typer.Option(help="A name from `distill3d backbones`.")] = DEFAULTS.backbone,
     method: Annotated[str, typer.Option(help="A name from `distill3d methods`.")] = DEFAULTS.method,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps. [default: the backbone's]")] = None,
-    batch: Annotated[int | None, typer.Option(help="Subjects in a step. [default: the backbone's]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate. [default: the backbone's]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps. (default: the backbone's)")] = None,
+    batch: Annotated[int | None, typer.Option(help="Subjects in a step. (default: the backbone's)")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. (default: the backbone's)")] = None,
     seed: Annotated[int, typer.Option(help="Decides every random number of the run.")] = DEFAULTS.seed,
-    save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints. [default: a sixth]")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/STYLE-BACKBONE]")] = None,
+    save_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints. (default: a sixth of the run)")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/STYLE-BACKBONE)")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     weights: Annotated[str | None, typer.Option(help="Checkpoint of the backbone.")] = None,
     scorer: Annotated[str | None, typer.Option(help="A name from `distill3d scorers`.")] = None,
@@ -34,16 +37,18 @@ def run(
         list[str] | None,
         typer.Option("--set", help="A setting of the method: guidance_scale=5, mirror=false, grid=off; repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = DEFAULTS.device,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1; may change on --resume.")] = DEFAULTS.device,
 ) -> None:
     """Distil a style into a 3D generator."""
     from distill3d import recipe  # torch: only when a run starts
 
     with _progress() as watch:
         if resume is not None:
-            if style:
-                raise ConfigError("--resume takes everything from the run's own config.json; leave --style out.")
-            folder = recipe.resume(resume, watch=watch)
+            given = _given(context)
+            if others := sorted(given - {"resume", "device"}):
+                flags = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+                raise ConfigError(f"--resume takes everything from the run's own config.json; leave out {flags}.")
+            folder = recipe.resume(resume, device=device if "device" in given else None, watch=watch)
         else:
             if not style:
                 raise ConfigError("Say which style: --style zombie, or a prompt in quotes. See `distill3d styles`.")
@@ -65,6 +70,12 @@ def run(
             )
             folder = recipe.distill(config, out, watch=watch)
     _say_where(folder)
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The parameters that were typed."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def _say_where(folder: Path) -> None:
@@ -106,9 +117,10 @@ def _progress() -> Iterator[Any]:
     from distill3d.training.loop import Watch
 
     asked: list[int] = []
+    stepping: list[int] = []
 
     def ask(signum: int, frame: object) -> None:
-        if asked:
+        if asked or not stepping:  # while loading there is nothing to save
             raise KeyboardInterrupt
         asked.append(signum)
         bar.console.print("Finishing this step, then saving. Once more to stop at once.")
@@ -124,6 +136,7 @@ def _progress() -> Iterator[Any]:
         task = bar.add_task("loading", total=None, figures="")
 
         def started(step: int, steps: int) -> None:
+            stepping.append(step)
             bar.reset(task, total=steps, completed=step, description="distilling")
 
         def stepped(log: Any, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distill3d.draws import Draws
-from distill3d.errors import ConfigError
+from distill3d.errors import ConfigError, MissingExtraError
 from distill3d.objectives.controls import CONTROLS, control_needs
 from distill3d.objectives.term import Needs, Side, StepBatch
 from distill3d.renderer import Stage
@@ -60,6 +61,8 @@ class Denoising:
                 f"This scorer has no ControlNet for {', '.join(unknown)}. It has: "
                 f"{', '.join(self.scorer.controls) or 'none'}."
             )
+        if "canny" in self.controls and importlib.util.find_spec("cv2") is None:
+            raise MissingExtraError("The canny control (leave it out with --set control=false)", "control")
 
     @property
     def needs(self) -> Needs:
@@ -99,14 +102,16 @@ class Denoising:
     def _conditions(self, batch: StepBatch) -> dict[str, Condition]:
         size = self.scorer.image_size
         controls = {name: CONTROLS[name](batch.reference, self.layout, self.stage, size) for name in self.controls}
-        return {
-            name: self.scorer.condition(self._with_view_words(prompt, batch), controls=controls)
-            for name, prompt in self.prompts.items()
-        }
+        return {name: self.scorer.condition(self._texts(name, batch), controls=controls) for name in self.prompts}
 
-    def _with_view_words(self, prompt: str, batch: StepBatch) -> list[str]:
-        """One prompt per subject. A picture of several views (the grid) keeps the plain text."""
-        if len(self.layout.shown) > 1:
+    def _texts(self, branch: str, batch: StepBatch) -> list[str]:
+        """One text per subject.
+
+        View words go to the "prompt" branch alone: in both they would cancel in the guidance difference. A picture of
+        several views (the grid) keeps the plain text.
+        """
+        prompt = self.prompts[branch]
+        if branch != "prompt" or len(self.layout.shown) > 1:
             return [prompt] * len(batch.codes)
         (view,) = self.layout.shown
         yaws = torch.rad2deg(batch.cameras[view].yaw()[:, 0]).tolist()

@@ -120,7 +120,8 @@ class ScoreDistillation:
         Args:
             latents: (B, C, h, w), with the graph that the gradient is to flow into.
             prompt: one for all pictures, or B of them.
-            control: pictures (B, 3, H, W) in [0, 1] by name; a tensor where the scorer knows one control only.
+            control: pictures (B, 3, H, W) in [0, 1] by name, resized to the scorer; a tensor where the scorer knows
+                one control only.
             mask: (B, 1, H, W) in [0, 1], multiplied on the latent gradient.
             timestep, noise: hold the randomness still: (B,) or one number, and (B, C, h, w).
             generator: for what of it is drawn here.
@@ -134,8 +135,12 @@ class ScoreDistillation:
         with torch.no_grad():
             timestep = self._timesteps(timestep, latents, generator)
             noise = _normal(latents, generator) if noise is None else noise
+            if noise.shape != latents.shape:
+                raise ShapeError(
+                    f"noise must have the latents' shape {tuple(latents.shape)}, got {tuple(noise.shape)}."
+                )
             noisy = self.scorer.schedule.add_noise(latents, noise, timestep)
-            pictures = self._controls(control)
+            pictures = self._controls(control, batch)
             conditions = {
                 name: self.scorer.condition(texts, controls=pictures) for name, texts in self.branches(prompts).items()
             }
@@ -187,9 +192,16 @@ class ScoreDistillation:
         first = min(int(self.t_range[0] * total), total - 1)
         return range(first, max(first + 1, int(self.t_range[1] * total)))
 
-    def _controls(self, control: Tensor | Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+    def _controls(self, control: Tensor | Mapping[str, Tensor] | None, batch: int) -> Mapping[str, Tensor]:
         if control is None:
             return {}
+        named = self._named(control)
+        for name, picture in named.items():
+            if picture.ndim != 4 or picture.shape[:2] != (batch, 3):
+                raise ShapeError(f"The {name} control has shape ({batch}, 3, H, W), got {tuple(picture.shape)}.")
+        return {name: resize(picture, self.scorer.image_size) for name, picture in named.items()}
+
+    def _named(self, control: Tensor | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if not isinstance(control, Tensor):
             return control
         if len(self.scorer.controls) != 1:
@@ -230,6 +242,8 @@ class LDLoss(ScoreDistillation):
         It follows the guidance difference only, reads the schedule at the step's place in its list of 50 DDIM steps
         instead of its timestep, puts each channel's mean and contrast back after rank weighting, weights the mirror
         .75 : .25, divides by 1000 and clamps to +-1. Its timesteps are positions 35 to 49: t = 281, 261, ..., 1.
+        Called on images, this loss encodes the posterior's mean and joins the mirror before the encoder; the script
+        samples the posterior and joins after it, as the method `ld-released` does.
         """
         options: dict[str, Any] = {
             "score": "guidance",

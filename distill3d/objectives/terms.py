@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from distill3d.errors import ConfigError
 from distill3d.objectives.denoising import Denoising, Prediction
 from distill3d.objectives.guidance import Table, guide
 from distill3d.objectives.score import ScoreDistillation, surrogate
@@ -87,6 +88,11 @@ class RelativeDistance(Term):
         return Needs(previous=True)
 
     def forward(self, batch: StepBatch) -> Tensor:
+        if self.entry not in batch.trained.scene:
+            raise ConfigError(
+                f"The relative distance reads {self.entry!r} of the scene; this backbone's scene has "
+                f"{', '.join(batch.trained.scene)}."
+            )
         now = batch.trained.scene[self.entry]
         if batch.previous is None:
             return now.new_zeros(len(now))

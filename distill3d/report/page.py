@@ -69,7 +69,19 @@ def summary(records: list[dict[str, Any]]) -> dict[str, str]:
 def commands(config: Mapping[str, Any], folder: str) -> dict[str, str]:
     """How to do it again, go on, and look closer."""
     words = ["distill3d", "run"]
-    for key in ("style", "backbone", "weights", "scorer", "scorer_weights", "method", "steps", "batch", "lr", "seed"):
+    for key in (
+        "style",
+        "backbone",
+        "weights",
+        "scorer",
+        "scorer_weights",
+        "method",
+        "steps",
+        "batch",
+        "lr",
+        "seed",
+        "save_every",
+    ):
         if config.get(key) is not None:
             words += [f"--{key.replace('_', '-')}", str(config[key])]
     for control, place in config.get("controlnets", {}).items():

@@ -243,12 +243,12 @@ class _Loader:
         try:
             return kind.from_pretrained(source, **options)
         except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if folder.exists():
-                reason = str(error).strip().splitlines()[0]
                 raise WeightsError(f"Cannot load {part}: the files are damaged or incomplete ({reason}).") from error
             raise WeightsError(
-                f"Cannot load {part}: it is not in the local cache and cannot be downloaded. With a network, fetch it "
-                f"once by: hf download {source}. Or give a folder that holds it."
+                f"Cannot load {part} from the local cache or the Hub ({reason}). With a network, fetch it once by: "
+                f"hf download {source}. Or give a folder that holds it."
             ) from error
 
 

@@ -99,7 +99,7 @@ class GaussianScorer(Scorer):
         unknown = sorted(set(controls) - set(self.controls))
         if unknown:
             raise ConfigError(f"The Gaussian scorer has no control {', '.join(unknown)}; it has depth and canny.")
-        shifts = [F.avg_pool2d(picture.double().mean(1, keepdim=True), PATCH) for picture in controls.values()]
+        shifts = [F.avg_pool2d(picture.cpu().double().mean(1, keepdim=True), PATCH) for picture in controls.values()]
         return GaussianCondition(tuple(prompts), torch.stack(shifts).sum(0) if shifts else None)
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -115,9 +115,9 @@ class GaussianScorer(Scorer):
     def predict_noise(
         self, noisy: Tensor, timestep: Tensor, conditions: Mapping[str, GaussianCondition]
     ) -> dict[str, Tensor]:
-        sigma = self.schedule.noise(timestep)
+        sigma, x = self.schedule.noise(timestep), noisy.cpu().double()  # distributions live on the CPU
         return {
-            name: (-sigma * self._score(noisy.double(), timestep, condition)).to(noisy)
+            name: (-sigma * self._score(x, timestep.cpu(), condition)).to(noisy)
             for name, condition in conditions.items()
         }
 

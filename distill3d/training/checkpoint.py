@@ -61,6 +61,8 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> Checkpoint:
         (aside / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
     for old in list_checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old.path)
+    for stale in folder.glob(".step-*"):  # what a kill left half-written
+        shutil.rmtree(stale, ignore_errors=True)
     return Checkpoint(path, trainer.step_number)
 
 
@@ -74,7 +76,7 @@ def load_checkpoint(checkpoint: Checkpoint, trainer: Trainer) -> None:
     """Continue from there, bit for bit.
 
     Raises:
-        WeightsError: if a file is damaged or belongs to another backbone or method.
+        WeightsError: if a file is damaged, or its names or shapes are not those of this backbone and method.
     """
     index = read_index(checkpoint)
     restore_weights(trainer.trained, checkpoint.weights)
@@ -95,6 +97,7 @@ def read_index(checkpoint: Checkpoint) -> dict:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         schema, checksums = index["schema"], index["sha256"]
+        index["step"], index["skipped_in_a_row"] = int(index["step"]), int(index["skipped_in_a_row"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path} is missing or damaged. Delete {checkpoint.path} to fall back on an older one."

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distill3d.errors import DivergedError
 from distill3d.files import storing, write_text
 from distill3d.training.checkpoint import Checkpoint, save_checkpoint
 from distill3d.training.trainer import StepLog, Trainer
@@ -46,43 +45,38 @@ def train(
     Returns:
         Whether the run reached its last step.
     Raises:
-        DivergedError: after too many steps without a finite gradient; the last checkpoint is kept.
+        DivergedError: after too many steps in a row that were not finite.
     """
     _drop_metrics_from(folder / METRICS, trainer.step_number)
     watch.on_start(trainer.step_number, steps)
     _show(preview(trainer.step_number), watch)
-    with storing(folder / METRICS), (folder / METRICS).open("a", encoding="utf-8") as metrics:
-        while trainer.step_number < steps:
-            started = time.perf_counter()
-            try:
-                log = trainer.step()
-            except DivergedError:
-                metrics.flush()
-                raise
-            seconds = time.perf_counter() - started
-            lr = trainer.optimizer.param_groups[0]["lr"]
-            metrics.write(_line({**asdict(log), "lr": lr, "seconds": round(seconds, 4)}))
-            metrics.flush()
-            watch.on_step(log, seconds)
-            stopping = watch.should_stop()
-            if stopping or trainer.step_number == steps or trainer.step_number % save_every == 0:
-                watch.on_save(save_checkpoint(folder / CHECKPOINTS, trainer))
-                if not stopping:
-                    _show(preview(trainer.step_number), watch)
-            if stopping:
-                return trainer.step_number >= steps
+    while trainer.step_number < steps:
+        started = time.perf_counter()
+        log = trainer.step()
+        seconds = time.perf_counter() - started
+        lr = trainer.optimizer.param_groups[0]["lr"]
+        _append(folder / METRICS, {**asdict(log), "lr": lr, "seconds": round(seconds, 4)})
+        watch.on_step(log, seconds)
+        stopping = watch.should_stop()
+        if stopping or trainer.step_number == steps or trainer.step_number % save_every == 0:
+            watch.on_save(save_checkpoint(folder / CHECKPOINTS, trainer))
+            if not stopping:
+                _show(preview(trainer.step_number), watch)
+        if stopping:
+            return trainer.step_number >= steps
     return True
 
 
-def _line(record: dict[str, Any]) -> str:
-    """One line of JSON, with null for what is not finite: JSON has no NaN."""
+def _append(path: Path, record: dict[str, Any]) -> None:
+    """Add one line of JSON, with null for what is not finite: JSON has no NaN."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(v) for key, v in value.items()}
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(plain(record)) + "\n"
+    with storing(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(plain(record)) + "\n")
 
 
 def _show(path: Path | None, watch: Watch) -> None:

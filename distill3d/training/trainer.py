@@ -113,8 +113,8 @@ class Trainer:
         return log
 
     def apply(self, log: StepLog) -> None:
-        """Adam, or nothing if a gradient is not finite."""
-        log.skipped = not math.isfinite(log.gradient_norm)
+        """Adam, or nothing if the loss or a gradient is not finite."""
+        log.skipped = not (math.isfinite(log.gradient_norm) and math.isfinite(log.loss))
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if log.skipped else 0
         if not log.skipped:
             for group in self.optimizer.param_groups:
@@ -124,8 +124,8 @@ class Trainer:
         self.step_number += 1
         if self.skipped_in_a_row >= MAX_SKIPPED:
             raise DivergedError(
-                f"{MAX_SKIPPED} steps in a row had gradients that are not finite, the last at step {log.step}. "
-                "Try a smaller --lr or --guidance-scale; the last checkpoint is kept."
+                f"{MAX_SKIPPED} steps in a row were not finite, the last at step {log.step}. The checkpoints written "
+                "before are kept. Start anew with a smaller --lr or --set guidance_scale=..., into another --out."
             )
 
     def loss(self, codes: Tensor | None = None) -> Tensor:
@@ -156,7 +156,7 @@ class Trainer:
         trained = Side(scene_of(codes))
         with torch.no_grad():
             reference = Side(self.reference.scene(codes.detach()))
-            like = next(iter(reference.scene.values()))  # codes may be integers
+            like = next(entry for entry in reference.scene.values() if entry.is_floating_point())
             cameras: dict[View, Cameras] = {view: view.cameras(draws).to(like) for view in {**stages, **seen}}
             batch = StepBatch(draws, codes, cameras, trained, reference, self.previous)
             for view, stage in seen.items():
@@ -181,7 +181,8 @@ class Trainer:
             if not wanted:
                 continue
             render = self._look(self.renderer, scene, batch, view, stages[view]) if self.rerender else kept.pop(view)
-            torch.autograd.backward([getattr(render, name) for name in wanted], list(wanted.values()))
+            ends = [(getattr(render, name), gradient) for name, gradient in wanted.items()]
+            _backward([end for end in ends if end[0].requires_grad])
 
     def _backward_terms(self, batch: StepBatch, group: Group, log: StepLog) -> None:
         losses = []
@@ -197,9 +198,7 @@ class Trainer:
 
     @staticmethod
     def _backward_scene(graph: Scene, leaves: Scene) -> None:
-        ends = [(graph[name], leaf.grad) for name, leaf in leaves.items() if leaf.grad is not None]
-        if ends:
-            torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
+        _backward([(graph[name], leaf.grad) for name, leaf in leaves.items() if leaf.grad is not None])
 
     def _remember(self, batch: StepBatch) -> None:
         if any(w.term.needs.previous for w in self.method.terms.values()):
@@ -210,10 +209,16 @@ class Trainer:
             self.previous = (trained, reference)
 
 
+def _backward(ends: list[tuple[Tensor, Tensor]]) -> None:
+    """From tensors with their gradients; nothing for none, as when a step trains what these do not reach."""
+    if ends:
+        torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
+
+
 def _norm(gradients: list[Tensor]) -> float:
     if not gradients:
         return 0.0
-    return float(torch.stack([g.double().square().sum() for g in gradients]).sum().sqrt())
+    return float(torch.stack([g.square().sum().double().cpu() for g in gradients]).sum().sqrt())
 
 
 def cosine_decay(lr: float, final: float, steps: int) -> Callable[[int], float]:

@@ -116,11 +116,11 @@ def test_a_stopped_run_says_how_to_resume_and_ends_like_the_uninterrupted_one(co
 
 def test_settings_of_the_method_are_given_and_remembered(command, tmp_path):
     code, said = command(
-        *TOY, "--set", "guidance_scale=3", "--set", "mirror=false", "--set", "t-range=0.1,0.2", "--out", "m"
+        *TOY, "--set", "guidance_scale=3", "--set", "mirror=off", "--set", "t-range=0.1,0.2", "--out", "m"
     )
     assert code == 0, said
     options = json.loads((tmp_path / "m" / "config.json").read_text())["options"]
-    assert options == {"guidance_scale": 3.0, "mirror": False, "t_range": [0.1, 0.2]}
+    assert options == {"guidance_scale": 3.0, "mirror": "off", "t_range": [0.1, 0.2]}
     assert command("render", "m", "--seeds", "0", "--views", "1")[0] == 0
 
 
@@ -138,7 +138,15 @@ def test_settings_of_the_method_are_given_and_remembered(command, tmp_path):
         (("--style", "zombie", "--backbone", "toy", "--set", "guidence=2"), "has no setting called 'guidence'"),
         (("--style", "zombie", "--set", "guidance"), "NAME=VALUE"),
         (("--style", "zombie", "--backbone", "toy", "--set", "t_range=20,300"), "It is a fraction"),
-        (("--style", "space ship", "--backbone", "toy", "--scorer", "words"), "none of these words: space, ship"),
+        (("--style", "space ship", "--backbone", "toy", "--scorer", "words"), "not taught .* about: space, ship"),
+        (("--style", "portrait of a ship", "--backbone", "toy", "--scorer", "words"), "not taught .* about: of, ship"),
+        (("--style", "zombie", "--backbone", "toy", "--set", "t_range=0.1"), "t_range must be two numbers like"),
+        (("--style", "zombie", "--backbone", "toy", "--set", "guidance_scale=abc"), "must be a number, got 'abc'"),
+        (("--style", "zombie", "--backbone", "toy", "--set", "grid=of"), "one of off, raw, image, got 'of'"),
+        (("--style", "zombie", "--backbone", "toy", "--set", "mirror=maybe"), "must be true or false, got 'maybe'"),
+        (("--style", "zombie", "--backbone", "toy", "--device", "cuda:77"), "no device 'cuda:77' here. There is: cpu"),
+        (("--style", "zombie", "--backbone", "toy", "--device", "gpu"), "no device 'gpu' here"),
+        (("--resume", "x", "--steps", "5", "--lr", "1"), "leave out --lr, --steps"),
         (("--style", "zombie", "--backbone", "toy", "--controlnet", "depth=x"), "brings its own ControlNets"),
         (("--resume", "nowhere"), "nowhere is no run folder"),
         (
@@ -189,6 +197,113 @@ def test_damaged_weights_are_named(command, tmp_path):
     code, said = command("render", "mine")
     assert code == 1
     assert "weights.safetensors is damaged" in " ".join(said.split())
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(command, tmp_path, monkeypatch):
+    from distill3d.training import trainer
+
+    command(*TOY, "--out", "straight")
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.Trainer, "step", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command(*TOY, "--out", "killed")[0] == 130
+    code, said = command("render", "killed")
+    assert code == 1
+    assert "stopped before its first checkpoint" in " ".join(said.split())
+    assert command("run", "--resume", "killed")[0] == 0
+    same = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("straight", "killed")]
+    assert same[0] == same[1]
+
+
+def test_the_newest_weights_are_used_after_a_stop_a_resume_and_a_kill(command, tmp_path):
+    from distill3d.runs import trained_weights
+
+    command(*TOY, "--out", "mine")
+    folder = tmp_path / "mine"
+    assert trained_weights(folder) == folder / "weights.safetensors"
+    state = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**state, "step": 1}))
+    assert trained_weights(folder).parent.name == "step-000004"
+    (folder / "run.json").write_text("{")
+    code, said = command("render", "mine")
+    assert code == 1
+    assert "run.json is damaged" in " ".join(said.split())
+
+
+def test_weights_on_another_base_are_refused(command, tmp_path, monkeypatch):
+    command(*TOY, "--out", "mine")
+    other = Offer("toy", "tests.cli.test_commands:load_other_toy", "tests")
+    monkeypatch.setitem(registry().offers["backbone"], "toy", other)
+    for arguments in (("render", "mine"), ("run", "--resume", "mine")):
+        code, said = command(*arguments)
+        assert code == 1
+        assert "started from other weights of its backbone" in " ".join(said.split())
+
+
+def load_other_toy(weights=None, device="cpu"):
+    from tests.toys import toy
+
+    return toy(seed=2).float()
+
+
+class Diverging(GaussianScorer):
+    def predict_noise(self, noisy, timestep, conditions):
+        return {name: noisy * float("nan") for name in conditions}
+
+
+def load_diverging(weights=None, device="cpu"):
+    return Diverging(latent_size=8)
+
+
+def test_a_run_that_diverges_says_so_and_leaves_a_report(command, tmp_path, monkeypatch):
+    offer = Offer("bad", "tests.cli.test_commands:load_diverging", "tests")
+    monkeypatch.setitem(registry().offers["scorer"], "bad", offer)
+    code, said = command(
+        "run", "--backbone", "toy", "--scorer", "bad", "--style", "zombie", "--steps", "40", "--out", "m"
+    )
+    assert code == 1
+    assert "10 steps in a row were not finite" in " ".join(said.split())
+    assert all(m["skipped"] and m["loss"] is None for m in metrics(tmp_path / "m"))
+    assert (tmp_path / "m" / "report.html").exists()
+    assert (tmp_path / "m" / "checkpoints" / "step-000006").exists()
+
+
+def load_other_app():
+    import typer
+
+    own = typer.Typer()
+
+    @own.command()
+    def hello(name: str, loud: bool = False):
+        typer.echo(f"hello {name}{'!' if loud else ''}")
+
+    return own
+
+
+OTHER_APP = load_other_app()
+
+
+def test_plugin_commands_run_and_broken_ones_break_only_themselves(command, monkeypatch):
+    commands = registry().offers["command"]
+    monkeypatch.setitem(commands, "greet", Offer("greet", "tests.cli.test_commands:OTHER_APP", "other"))
+    monkeypatch.setitem(commands, "dead", Offer("dead", "no_such_module:app", "other"))
+    code, said = command("--help")
+    assert code == 0
+    assert "greet" in said
+    assert "From plugin other" in said
+    assert command("greet", "you", "--loud") == (0, "hello you!\n")
+    code, said = command("dead")
+    assert code == 1
+    assert "cannot be loaded" in " ".join(said.split())
+
+
+def test_help_names_the_defaults_that_the_backbone_decides(command):
+    code, said = command("run", "--help")
+    assert code == 0
+    assert "(default: the backbone's)" in " ".join(said.replace("│", " ").split())
+
+
+def test_the_version_is_printed(command):
+    assert command("--version") == (0, "distill3d 0.1.0\n")
 
 
 def test_debug_shows_the_traceback(command):
