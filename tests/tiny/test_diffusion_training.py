@@ -96,6 +96,13 @@ def test_tokenizer_keeps_words_whole_and_gives_captions_back(tmp_path):
         assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ,", ",") == said.text
 
 
+def test_tokenizer_is_numbered_the_same_each_time_it_is_built(tmp_path):
+    for name in ("one", "two"):
+        build_tokenizer(tmp_path / name)
+    for file in ("vocab.json", "merges.txt"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
 def test_known_words_are_those_of_the_captions(tmp_path):
     build_tokenizer(tmp_path)
     known = set(json.loads((tmp_path / "known_words.json").read_text()))

@@ -1,3 +1,5 @@
+# diffusers loads its classes lazily: to mypy they are untyped names.
+# mypy: disable-error-code="arg-type,operator,return-value"
 """The stages in order, and the command line that runs them."""
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ class Chain:
 
     @cached_property
     def tokenizer(self) -> CLIPTokenizer:
-        """Built anew each time: it depends on the captions' words alone."""
-        return build_tokenizer(self.folder / "tokenizer")
+        """Built once in a work folder: the networks are trained on its numbering."""
+        folder = self.folder / "tokenizer"
+        return CLIPTokenizer.from_pretrained(folder) if folder.is_dir() else build_tokenizer(folder)
 
     def run(self, stage: str, extend: int = 0, until: int | None = None) -> None:
         """Run one of `STAGES`, going on from its checkpoint; a finished one only saves its result again.

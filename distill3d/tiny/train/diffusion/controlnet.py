@@ -1,3 +1,5 @@
+# diffusers loads its classes lazily: to mypy they are untyped names.
+# mypy: disable-error-code="attr-defined,operator,union-attr"
 """A ControlNet that reads depth: the denoiser's encoder again, with a picture beside the latents."""
 
 from __future__ import annotations

@@ -70,7 +70,12 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + 1e-7)
+    # Each step is a polynomial of W W^T times W. The polynomials commute, so only small square matrices are iterated.
+    gram, one = wide @ wide.T, torch.eye(len(wide), dtype=wide.dtype)
+    product = one
     for _ in range(5):
-        square = wide @ wide.T
-        wide = a * wide + (b * square + c * square @ square) @ wide
+        factor = a * one + b * gram + c * gram @ gram
+        product = factor @ product
+        gram = factor @ gram @ factor
+    wide = product @ wide
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T

@@ -1,3 +1,5 @@
+# diffusers loads its classes lazily: to mypy they are untyped names.
+# mypy: disable-error-code="attr-defined"
 """The trained parts as one Stable Diffusion pipeline with a ControlNet, in half precision."""
 
 from __future__ import annotations

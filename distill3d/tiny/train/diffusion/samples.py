@@ -120,8 +120,8 @@ def half_precision_psnr(exact: StableDiffusionControlNetPipeline, packed: Path, 
     """PSNR in dB between pictures of the float32 networks and of the shipped half-precision files, same noise."""
     half = StableDiffusionControlNetPipeline.from_pretrained(packed, safety_checker=None).to(dtype=torch.float32)
     control = torch.zeros(len(PROMPTS), 3, 64, 64)
-    drawn = [draw(pipe, PROMPTS, 4.0, steps, image=control) for pipe in (exact, half)]
-    return round(-10 * torch.log10(F.mse_loss(*drawn)).item(), 2)
+    first, second = (draw(pipe, PROMPTS, 4.0, steps, image=control) for pipe in (exact, half))
+    return round(-10 * torch.log10(F.mse_loss(first, second)).item(), 2)
 
 
 def clip_figures(folder: Path, held_out: Subjects) -> dict[str, float]:

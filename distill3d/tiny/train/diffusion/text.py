@@ -90,7 +90,7 @@ def finish_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None
 
 def text_half(clip: CLIPModel) -> CLIPTextModel:
     """The frozen text encoder that a Stable Diffusion pipeline takes."""
-    encoder = CLIPTextModel(clip.config.text_config)
+    encoder = CLIPTextModel(clip.text_model.config)
     names = dict(encoder.named_parameters())
     weights = clip.text_model.state_dict()
     # Releases of transformers differ in whether a text model wraps another one of the same name.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -43,24 +46,30 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges under which each of `words` becomes one token."""
-    tokenizer = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    split = pre_tokenizers.Split(Regex(r"'s|[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=4000,  # more than there are merges: every word is merged to its end
-        min_frequency=1,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([" ".join(words)], trainer)
-    merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
+def _learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges under which each of `words` (ASCII) becomes one token.
+
+    Always the most frequent pair, of equals the first in the alphabet: `tokenizers`' own trainer breaks ties at random,
+    and a text encoder is worth nothing with another numbering.
+    """
+    split = [(*word[:-1], f"{word[-1]}</w>") for word in sorted(set(words))]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for pieces in split for pair in itertools.pairwise(pieces)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        split = [_merged(pieces, best) for pieces in split]
+    return merges
+
+
+def _merged(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """`pieces` with every occurrence of `pair` joined, from the left."""
+    done: list[str] = []
+    for piece in pieces:
+        if done and (done[-1], piece) == pair:
+            done[-1] += piece
+        else:
+            done.append(piece)
+    return tuple(done)
 
 
 def _write_json(path: Path, value: object) -> None:

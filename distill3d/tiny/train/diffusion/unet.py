@@ -1,3 +1,5 @@
+# diffusers loads its classes lazily: to mypy they are untyped names.
+# mypy: disable-error-code="attr-defined,operator"
 """The denoiser: predicts the noise in a latent, from a caption."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# diffusers loads its classes lazily: to mypy they are untyped names.
+# mypy: disable-error-code="attr-defined"
 """The autoencoder: 64 x 64 pictures to 4 x 16 x 16 latents and back."""
 
 from __future__ import annotations
