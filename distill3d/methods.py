@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from distill3d.errors import ConfigError
@@ -17,7 +17,7 @@ from distill3d.objectives.terms import RelativeDistance, ScoreTerm, Tweedie
 from distill3d.renderer import RunDefaults, Stage
 from distill3d.scorer import Scorer
 from distill3d.styles import Style
-from distill3d.views import Grid, Mirror, Single, View
+from distill3d.views import Grid, Mirror, Single, View, ViewLayout
 
 GridStage = Literal["off", "raw", "image"]  # "raw": before super-resolution, as in the paper
 
@@ -49,18 +49,19 @@ def score_terms(
     """The members of the family on single views and, unless `grid` is "off", on 2x2 grids of one subject."""
     scorer = objective.scorer
     main = View("main", defaults.front)
-    layout = Mirror(main, objective.mirror_weights) if mirror else Single(main)
+    views: ViewLayout = Mirror(main, objective.mirror_weights) if mirror else Single(main)
     shared: dict[str, Any] = {
         "prompts": {name: texts[0] for name, texts in objective.branches([style.prompt]).items()},
         "timesteps": pick(objective.timestep_choices()),
     }
-    single = Denoising(scorer, layout, **shared, controls=_control(scorer, "canny", "depth") if control else ())
+    single = Denoising(scorer, views, **shared, controls=_control(scorer, "canny", "depth") if control else ())
     terms = {"score": Weighted(1.0, ScoreTerm(single, objective))}
     if grid != "off":
         stage: Stage = grid
+        layout = Grid(2, 2, defaults.around)
         of_grid = Denoising(
             scorer,
-            Grid(2, 2, defaults.around),
+            replace(layout, size=layout.tile(scorer.image_size)),
             **shared,
             stage=stage,
             controls=_control(scorer, "depth") if control else (),

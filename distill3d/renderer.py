@@ -104,6 +104,17 @@ class Renderer(nn.Module, ABC):
         return torch.cat([self.sample_codes(Draws(seed, 0, (0,), "seed/")) for seed in seeds])
 
 
+class AnySize(ABC):
+    """A capability of a backbone: its raw picture at any size, as volume rendering allows.
+
+    A view whose raw picture is looked at in a small tile need not be rendered larger.
+    """
+
+    @abstractmethod
+    def render_raw(self, scene: Scene, cameras: Cameras, size: int, *, draws: Draws | None = None) -> Render:
+        """`Renderer.render` with upto="raw", its pictures `size` pixels on a side."""
+
+
 def frozen_copy(renderer: Renderer, trained: Collection[Tensor]) -> Renderer:
     """The reference of a run: copies what is trained, shares every other parameter and every buffer.
 

@@ -21,6 +21,7 @@ class View:
     name: str
     prior: CameraPrior
     mirrored: bool = False  # the mirror image of the view of the same name: the same draw
+    size: int | None = None  # the largest side at which its raw picture is looked at; None: the backbone's own
 
     def cameras(self, draws: Draws) -> Cameras:
         """(S, 1)."""
@@ -112,6 +113,7 @@ class Grid(ViewLayout):
     rows: int
     columns: int
     prior: CameraPrior
+    size: int | None = None  # of each view, see `View.size`
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1:
@@ -119,7 +121,7 @@ class Grid(ViewLayout):
 
     @property
     def views(self) -> tuple[View, ...]:  # type: ignore[override]
-        return tuple(View(f"grid{i}", self.prior) for i in range(self.rows * self.columns))
+        return tuple(View(f"grid{i}", self.prior, size=self.size) for i in range(self.rows * self.columns))
 
     def tile(self, size: int) -> int:
         longer = max(self.rows, self.columns)

@@ -11,7 +11,7 @@ from distill3d.objectives import LDLoss
 from distill3d.objectives.denoising import Denoising, pick
 from distill3d.objectives.term import Weighted
 from distill3d.objectives.terms import ScoreTerm
-from distill3d.renderer import Render, Renderer, RunDefaults
+from distill3d.renderer import AnySize, Render, Renderer, RunDefaults
 from distill3d.views import Single, View, fit
 
 AROUND = CameraPrior(yaw=180)
@@ -101,3 +101,14 @@ def single_view_method(scorer, views=1, stage="image", **changes) -> Method:
 def load_toy(weights=None, device="cpu") -> ToyTriplane:
     """The toy as a plugin would offer it."""
     return toy(seed=1, dtype=torch.float32).to(device)
+
+
+class AnySizeToy(ToyTriplane, AnySize):
+    """The toy with the capability of a raw picture at any size."""
+
+    def render_raw(self, scene, cameras, size, *, draws=None):
+        own, self.raw_size = self.raw_size, size
+        try:
+            return self.render(scene, cameras, upto="raw", draws=draws)
+        finally:
+            self.raw_size = own

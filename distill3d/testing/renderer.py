@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError
-from distill3d.renderer import Render, Renderer, RunDefaults
+from distill3d.renderer import AnySize, Render, Renderer, RunDefaults
 from distill3d.testing.camera_checks import CAMERA_CHECKS
-from distill3d.testing.contract import Report, expect, expect_finite, expect_same, expect_shape, run_checks
+from distill3d.testing.contract import (
+    NotApplicable,
+    Report,
+    expect,
+    expect_finite,
+    expect_same,
+    expect_shape,
+    run_checks,
+)
 from distill3d.testing.renderer_bench import RendererBench, put_back, training_only
 from distill3d.testing.weight_checks import WEIGHT_CHECKS
 
@@ -133,6 +142,23 @@ def raw_stage_stops_early(bench: RendererBench) -> None:
         expect_same(what, getattr(early, name), expected, bench.tolerance, "that of the full render")
 
 
+def raw_comes_at_any_size(bench: RendererBench) -> None:
+    """A backbone with the capability `AnySize` keeps its picture at its own size, and shrinks it at half of that."""
+    renderer = bench.renderer
+    if not isinstance(renderer, AnySize):
+        raise NotApplicable("the backbone has not the capability AnySize")
+    with torch.no_grad():
+        own, half = (renderer.render_raw(bench.scene, bench.cameras, renderer.raw_size // n) for n in (1, 2))
+    expect(own.image is None, "render_raw().image", "None", "a picture")
+    for name, expected in own.tensors().items():
+        expect_same(f"render_raw().{name}", expected, getattr(bench.pictures, name), bench.tolerance, "that of render")
+    side = renderer.raw_size // 2
+    expect_shape("render_raw() at half size", half.raw, (bench.subjects, 2, 3, side, side))
+    small = F.avg_pool2d(own.raw.flatten(0, 1), 2).view_as(half.raw)
+    error = float((small - half.raw).abs().mean())
+    expect(error < 0.1, "render_raw() at half size", "about the picture shrunk", f"a mean difference of {error:.3f}")
+
+
 def rendering_repeats(bench: RendererBench) -> None:
     """Equal draws, and no draws, give an equal picture."""
     exact = 0.0 if bench.codes.device.type == "cpu" else 1e-5  # a GPU may choose another kernel
@@ -188,6 +214,7 @@ FORM_CHECKS = (
     pictures_have_their_form,
     rendering_repeats,
     raw_stage_stops_early,
+    raw_comes_at_any_size,
 )
 PICTURE_CHECKS = (
     subjects_do_not_leak,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError, UnknownNameError, WeightsError
-from distill3d.renderer import Render, Renderer, RunDefaults, Scene, Stage
+from distill3d.renderer import AnySize, Render, Renderer, RunDefaults, Scene, Stage
 from distill3d.tiny.synthesis import Decoder, Mapping, SuperResolution, Synthesis
 from distill3d.volume import (
     XY_XZ_ZY,
@@ -65,7 +65,7 @@ class TinyArchitecture:
     raw_size: int = 64
 
 
-class TinyTriplane(Renderer):
+class TinyTriplane(Renderer, AnySize):
     """A small tri-plane generator of heads.
 
     Rays are sampled only where they cross the hull, a union of two ellipsoids around head and shoulders: the rest of
@@ -105,7 +105,21 @@ class TinyTriplane(Renderer):
 
     def render(self, scene: Scene, cameras: Cameras, *, upto: Stage = "image", draws: Draws | None = None) -> Render:
         """See `Renderer.render`; the jitter is one shift for each ray."""
-        planes, size = scene["planes"], self.raw_size
+        pictures, features = self._render_raw(scene, cameras, self.raw_size, draws)
+        if upto == "raw":
+            return pictures
+        subjects, views = features.shape[:2]
+        w = scene["w"].repeat_interleave(views, 0)
+        image = self.superresolution(pictures.raw.flatten(0, 1), features.flatten(0, 1), w)
+        return replace(pictures, image=image.unflatten(0, (subjects, views)))
+
+    def render_raw(self, scene: Scene, cameras: Cameras, size: int, *, draws: Draws | None = None) -> Render:
+        """See `AnySize.render_raw`."""
+        return self._render_raw(scene, cameras, size, draws)[0]
+
+    def _render_raw(self, scene: Scene, cameras: Cameras, size: int, draws: Draws | None) -> tuple[Render, Tensor]:
+        """The raw pictures, and the features (S, V, F, size, size) that super-resolution reads."""
+        planes = scene["planes"]
         subjects, views = cameras.cam2world.shape[:2]
         if len(planes) != subjects:
             raise ShapeError(f"A scene of {len(planes)} subjects cannot be seen by the cameras of {subjects}.")
@@ -114,11 +128,7 @@ class TinyTriplane(Renderer):
         values, depth, opacity = self.trace(planes, origins, directions, jitter)
         pictures = torch.cat([values, depth, opacity], 1).unflatten(-1, (views, size, size)).transpose(1, 2)
         raw, features, depth, opacity = pictures.split([3, self.architecture.features, 1, 1], 2)
-        if upto == "raw":
-            return Render(raw, depth, opacity)
-        w = scene["w"].repeat_interleave(views, 0)
-        image = self.superresolution(raw.flatten(0, 1), features.flatten(0, 1), w).unflatten(0, (subjects, views))
-        return Render(raw, depth, opacity, image)
+        return Render(raw, depth, opacity), features
 
     def trace(
         self, planes: Tensor, origins: Tensor, directions: Tensor, jitter: Tensor | None = None

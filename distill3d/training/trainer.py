@@ -14,7 +14,7 @@ from distill3d.draws import Draws
 from distill3d.errors import DivergedError
 from distill3d.methods import Method
 from distill3d.objectives.term import Side, StepBatch, Weighted, furthest
-from distill3d.renderer import Render, Renderer, Scene, Stage, frozen_copy
+from distill3d.renderer import AnySize, Render, Renderer, Scene, Stage, frozen_copy
 from distill3d.views import View
 
 MAX_SKIPPED = 10  # steps in a row without a finite gradient that end a run
@@ -141,6 +141,8 @@ class Trainer:
     def _look(self, renderer: Renderer, scene: Scene, batch: StepBatch, view: View, stage: Stage) -> Render:
         # Draws are keyed by the view's name: a second rendering repeats the first.
         draws = batch.draws.scoped(f"render/{view.name}")
+        if stage == "raw" and view.size is not None and isinstance(renderer, AnySize):
+            return renderer.render_raw(scene, batch.cameras[view], min(view.size, renderer.raw_size), draws=draws)
         return renderer.render(scene, batch.cameras[view], upto=stage, draws=draws)
 
     def _begin(

@@ -19,7 +19,7 @@ from distill3d.scorers.gaussian import GaussianScorer
 from distill3d.styles import CATALOGUE
 from distill3d.training.trainer import Trainer, cosine_decay, linked_groups
 from distill3d.views import Grid
-from tests.toys import AROUND, single_view_method, toy
+from tests.toys import AROUND, AnySizeToy, single_view_method, toy
 from tests.training.saved_bytes import SavedBytes
 
 SCORER = GaussianScorer(latent_size=8)
@@ -126,6 +126,22 @@ def test_each_view_is_rendered_once_and_super_resolved_only_where_it_is_read():
     image = [key for key in seen if key[2] == "image"]
     # Edges are read from the reference's image, where a scorer has a ControlNet for them.
     assert sorted(key[1].name for key in image) == ["main", "main", "main"]
+
+
+def test_a_view_that_is_looked_at_in_a_small_tile_is_rendered_small_where_the_backbone_can():
+    torch.manual_seed(0)
+    able, unable = AnySizeToy(raw_size=16).double(), toy(raw_size=16)
+    sizes = {}
+    for renderer in (able, unable):
+        trainer = Trainer(renderer, method("ld"), batch=2)
+        batch, stages = trainer._begin(trainer.renderer.scene)
+        for view, stage in stages.items():
+            picture = trainer._look(renderer, batch.trained.scene, batch, view, stage).raw
+            sizes[type(renderer).__name__, view.name, stage] = picture.shape[-1]
+    assert {size for (_, name, _), size in sizes.items() if name == "main"} == {16}  # super-resolution needs it whole
+    assert sizes["AnySizeToy", "grid0", "raw"] == SCORER.image_size // 2 == 8
+    assert sizes["ToyTriplane", "grid0", "raw"] == 16
+    assert_equals_one_graph(Trainer(able, method("ld"), batch=2), 1e-10)
 
 
 def test_terms_that_share_a_view_are_one_group():
