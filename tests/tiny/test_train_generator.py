@@ -90,7 +90,7 @@ def test_planes_in_half_precision_are_near_those_in_full(data):
 
 
 def test_a_phase_that_cannot_be_read_is_named():
-    assert read_phases("field=9,render=4") == (Phase("field", 9), Phase("render", 4))
+    assert read_phases("field=9,render=40@0.5") == (Phase("field", 9), Phase("render", 40, 0.5))
     for text in ("field", "polish=3", "render=0", "render=-2"):
         with pytest.raises(ConfigError, match="A phase is written"):
             read_phases(text)

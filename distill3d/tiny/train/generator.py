@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ HELD_OUT, HELD_OUT_128 = 256, 64
 LOSSES = {"field": field_loss, "render": render_loss, "superres": superres_loss}
 RATES = {"field": (1.5e-2, 4.5e-3), "render": (4.5e-3, 1.5e-4), "superres": (4e-3, 2e-4)}  # first, last
 WARM_UP = 50  # steps
+MAPPING_SPEED = 20.0  # the layers of the mapping learn slowly by design, for adversarial training; here that starves it
 DEFAULT_PHASES = "field=1800,render=6000,superres=1500"
 
 
@@ -43,22 +45,25 @@ class Phase:
 
     name: str
     steps: int
+    speed: float = 1.0  # factor of the learning rate; less than 1 for a phase that comes again
 
     def rate(self, done: int) -> float:
         first, last = RATES[self.name]
-        return min(1.0, (done + 1) / WARM_UP) * (
-            last + (first - last) * (1 + math.cos(math.pi * done / self.steps)) / 2
+        return (
+            self.speed
+            * min(1.0, (done + 1) / WARM_UP)
+            * (last + (first - last) * (1 + math.cos(math.pi * done / self.steps)) / 2)
         )
 
 
 def read_phases(text: str) -> tuple[Phase, ...]:
-    """ "field=900,render=4000" as phases."""
+    """ "field=900,render=4000@0.5" as phases; the number behind @ is a factor of the learning rate."""
     phases = []
     for part in text.split(","):
-        name, _, steps = part.partition("=")
-        if name not in LOSSES or not steps.isdigit() or int(steps) < 1:
-            raise ConfigError(f"A phase is written field=900, render=4000 or superres=800, got {part!r}.")
-        phases.append(Phase(name, int(steps)))
+        found = re.fullmatch(rf"({'|'.join(LOSSES)})=([1-9][0-9]*)(?:@([0-9.]+))?", part)
+        if not found:
+            raise ConfigError(f"A phase is written field=900, render=4000@0.5 or superres=800, got {part!r}.")
+        phases.append(Phase(found[1], int(found[2]), float(found[3] or 1)))
     return tuple(phases)
 
 
@@ -108,8 +113,10 @@ class Training:
         moving = whole["field" if phase.name != "superres" else "superres"]
         for name, parameter in self.renderer.named_parameters():
             parameter.requires_grad_(name.startswith(moving))
-        live = [p for p in self.renderer.parameters() if p.requires_grad]
-        return torch.optim.Adam(live, betas=(0.8, 0.99), fused=True)
+        mapping = [p for p in self.renderer.mapping.parameters() if p.requires_grad]
+        others = [p for n, p in self.renderer.named_parameters() if p.requires_grad and not n.startswith("mapping.")]
+        groups = [{"params": others, "speed": 1.0}, {"params": mapping, "speed": MAPPING_SPEED}]
+        return torch.optim.Adam([g for g in groups if g["params"]], betas=(0.8, 0.99), fused=True)
 
     def step(self, data: dict[str, Photos]) -> dict[str, float]:
         """One step of the current phase."""
@@ -128,7 +135,8 @@ class Training:
             for parameter in self.renderer.decoder.second.parameters():
                 if parameter.grad is not None:
                     parameter.grad[:4] = 0
-        self.optimizer.param_groups[0]["lr"] = phase.rate(done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["speed"] * phase.rate(done)
         self.optimizer.step()
         self._average(done)
         self.state.step += 1
@@ -218,7 +226,7 @@ def provenance(training: Training, weights: Path, held_out: dict[str, float]) ->
         "commit": commit.stdout.strip() or "unknown",
         "seed": state.seed,
         "bfloat16": state.half,
-        "phases": {f"{i} {p.name}": p.steps for i, p in enumerate(state.phases)},
+        "phases": ",".join(f"{p.name}={p.steps}" + (f"@{p.speed}" if p.speed != 1 else "") for p in state.phases),
         "steps": state.step,
         "cpu_seconds": round(state.cpu_seconds),
         "parameters": sum(p.numel() for p in training.mean.parameters()),
