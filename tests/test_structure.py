@@ -1,12 +1,15 @@
 """The house has seven floors: every import runs down, none in a circle; heavy libraries stay where they are used."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import distill3d
 
 PACKAGE = Path(__file__).parents[1] / "distill3d"
 FLOORS = [  # from the top; a module may import from its own floor and from those below
@@ -27,41 +30,138 @@ def room(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path):
-    """(imported module, at the top of the file) of every import statement."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = set(map(id, tree.body))
-    for node in ast.walk(tree):
+def modules_of(text, package="distill3d"):
+    """Full name of everything that the import statements of a file name, wherever in the file they stand.
+
+    `from a import b` names `a.b`: whether b is a module or a name in one, its room is a's second part.
+    """
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) in top) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module, id(node) in top
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@functools.cache
+def imports(path):
+    package = ".".join(["distill3d", *path.relative_to(PACKAGE).parts[:-1]])
+    return list(modules_of(path.read_text(encoding="utf-8"), package))
+
+
+def rooms_in(modules):
+    """The rooms of the package among full names; a name that the package hands on counts as its home's."""
+    rooms = set()
+    for module in modules:
+        first, *rest = module.split(".")
+        if first == "distill3d" and rest and not rest[0].startswith("__"):
+            home = distill3d._HOMES.get(rest[0], f"distill3d.{rest[0]}")
+            rooms.add(home.split(".")[1])
+    return rooms
+
+
+def first_circle(edges):
+    """A list of rooms, the last of which imports the first, or None. Depth first; `edges` is name to names."""
+    done = set()
+
+    def search(name, trail):
+        if name in trail:
+            return trail[trail.index(name) :]
+        if name in done:
+            return None
+        found = next(filter(None, (search(n, [*trail, name]) for n in sorted(edges.get(name, ())))), None)
+        done.add(name)
+        return found
+
+    return next(filter(None, (search(name, []) for name in sorted(edges))), None)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_down(path):
     own = FLOOR_OF[room(path)]
-    for module, _ in imports(path):
-        parts = module.split(".")
-        if parts[0] == "distill3d" and len(parts) > 1:
-            assert own <= FLOOR_OF[parts[1]], f"{path.name} imports {module}, which is above it"
+    above = [name for name in rooms_in(imports(path)) if FLOOR_OF[name] < own]
+    assert not above, f"{path.name} imports what is above it: {above}"
 
 
-def test_no_two_rooms_import_each_other():
-    seen = {(room(p), m.split(".")[1]) for p in MODULES for m, _ in imports(p) if m.startswith("distill3d.")}
-    circles = {(a, b) for a, b in seen if a != b and (b, a) in seen}
-    assert not circles
+def test_no_rooms_import_each_other_in_a_circle_of_any_length():
+    edges = {room(path): set() for path in MODULES}
+    for path in MODULES:
+        edges[room(path)] |= rooms_in(imports(path)) - {room(path)}
+    assert edges["cli"] >= {"recipe"}  # else nothing was read
+    circle = first_circle(edges)
+    assert circle is None, " > ".join(circle)
+
+
+def test_no_modules_import_each_other_in_a_circle_of_any_length():
+    """Inside a room too. An import in a function counts: it hides a circle, it does not undo it."""
+    named = {".".join(["distill3d", *p.relative_to(PACKAGE).with_suffix("").parts]): p for p in MODULES}
+    named = {name.removesuffix(".__init__"): path for name, path in named.items()}
+    edges = {}
+    for name, path in named.items():
+        reached = {m if m in named else m.rpartition(".")[0] for m in imports(path)}
+        edges[name] = (reached & set(named)) - {name}
+    assert edges["distill3d.recipe"]
+    circle = first_circle(edges)
+    assert circle is None, " > ".join(circle)
+
+
+@pytest.mark.parametrize(
+    ("edges", "circle"),
+    [
+        ({"a": ["b"], "b": ["a"]}, ["a", "b"]),
+        ({"a": ["b", "c"], "b": ["c"], "c": ["d"], "d": ["b"]}, ["b", "c", "d"]),
+        ({"x": ["x"]}, ["x"]),
+        ({"a": ["b", "c"], "b": ["d"], "c": ["d"]}, None),  # two ways to one place are no circle
+        ({"a": ["outside"]}, None),
+    ],
+)
+def test_a_made_up_circle_is_found(edges, circle):
+    assert first_circle(edges) == circle
+
+
+@pytest.mark.parametrize(
+    ("statement", "rooms"),
+    [
+        ("from distill3d import recipe", {"recipe"}),
+        ("from distill3d import hookspecs, views as v", {"hookspecs", "views"}),
+        ("from distill3d import LDLoss", {"objectives"}),
+        ("import distill3d.training.loop as loop", {"training"}),
+        ("from distill3d.cli.run import app", {"cli"}),
+        ("def late():\n    from distill3d import runs", {"runs"}),
+        ("if TYPE_CHECKING:\n    from distill3d.methods import Method", {"methods"}),
+        ("from . import trainer", {"training"}),
+        ("from .. import recipe", {"recipe"}),
+        ("from ..recipe import distill", {"recipe"}),
+        ("import distill3d\nfrom distill3d import __version__\nimport torch\nimport distill3d_eg3d", set()),
+    ],
+)
+def test_every_form_of_import_counts(statement, rooms):
+    """As seen from distill3d/training/."""
+    assert rooms_in(modules_of(statement, "distill3d.training")) == rooms
+
+
+def test_every_room_has_a_floor_and_every_floor_its_rooms():
+    assert {room(path) for path in MODULES} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_what_stands_outside_imports_no_private_name(folder):
+    files = sorted((PACKAGE.parent / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        named = [m for m in modules_of(path.read_text(encoding="utf-8"), "") if m.startswith("distill3d.")]
+        private = [m for m in named if any(part.startswith("_") and part != "__version__" for part in m.split("."))]
+        assert not private, f"{path.name}: {private}"
 
 
 def test_the_core_imports_no_plugin():
-    assert not [m for p in MODULES for m, _ in imports(p) if m.startswith(("distill3d_", "plugins"))]
+    assert not [m for p in MODULES for m in imports(p) if m.startswith(("distill3d_", "plugins"))]
 
 
 def test_one_module_of_a_run_imports_diffusers():
     """The scripts that make the embedded weights build the same networks."""
-    users = {
-        p.relative_to(PACKAGE).as_posix() for p in MODULES for m, _ in imports(p) if m.split(".")[0] == "diffusers"
-    }
+    users = {p.relative_to(PACKAGE).as_posix() for p in MODULES for m in imports(p) if m.split(".")[0] == "diffusers"}
     assert {u for u in users if not u.startswith("tiny/train/")} == {"scorers/diffusers.py"}
 
 
@@ -84,7 +184,7 @@ def test_only_the_trainer_calls_backward():
 
 def test_nothing_is_unpickled():
     for path in MODULES:
-        modules = {m.split(".")[0] for m, _ in imports(path)}
+        modules = {m.split(".")[0] for m in imports(path)}
         assert not modules & {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}, path
         assert "torch.load(" not in path.read_text(encoding="utf-8"), path
 
@@ -106,8 +206,6 @@ def test_the_package_and_its_help_import_no_torch():
 
 
 def test_every_public_name_can_be_imported():
-    import distill3d
-
     for name in distill3d.__all__:
         assert getattr(distill3d, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

@@ -1,0 +1,140 @@
+"""A config survives its file, and refuses what no run can use, in one clear sentence."""
+
+import dataclasses
+import json
+
+import pytest
+
+from distill3d.config import SCHEMA, DistillConfig
+from distill3d.errors import ConfigError
+
+FULL = DistillConfig(
+    style="Portrait of a dwarf, «très» vieux",
+    backbone="eg3d",
+    weights="ffhq.safetensors",
+    scorer="diffusers",
+    scorer_weights="folder/of/weights",
+    controlnets={"depth": "somebody/depth", "canny": "somebody/canny"},
+    method="sds",
+    options={"guidance_scale": 7.5, "t_range": (0.02, 0.5), "mirror": False, "grid": "raw"},
+    steps=40,
+    batch=2,
+    lr=1e-3,
+    seed=7,
+    save_every=10,
+    device="cuda:1",
+)
+
+
+def changed(**values):
+    """The text of a config with some entries replaced, as somebody may edit it."""
+    return json.dumps({**json.loads(DistillConfig(style="zombie").to_json()), **values})
+
+
+@pytest.mark.parametrize("config", [FULL, DistillConfig(style="zombie")], ids=["full", "default"])
+def test_a_config_comes_back_from_its_file(config):
+    again = DistillConfig.from_json(config.to_json())
+    assert again == config
+    assert again.to_json() == config.to_json()
+
+
+def test_the_full_example_leaves_no_setting_at_its_default():
+    """So that a setting which is not written, or not read back, cannot hide in the round trip."""
+    default = DistillConfig(style="zombie")
+    same = [f.name for f in dataclasses.fields(FULL) if getattr(FULL, f.name) == getattr(default, f.name)]
+    assert same == []
+
+
+def test_a_pair_among_the_options_is_a_tuple_again():
+    assert DistillConfig.from_json(FULL.to_json()).options["t_range"] == (0.02, 0.5)
+    assert isinstance(DistillConfig.from_json(FULL.to_json()).options["t_range"], tuple)
+
+
+def test_the_file_is_sorted_text_that_names_its_version():
+    text = FULL.to_json()
+    assert text.endswith("}\n")
+    assert json.loads(text)["schema"] == SCHEMA
+    assert list(json.loads(text)) == sorted(json.loads(text))
+
+
+def test_an_option_that_is_left_out_has_its_default():
+    config = DistillConfig.from_json(json.dumps({"schema": SCHEMA, "style": "zombie"}))
+    assert config == DistillConfig(style="zombie")
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        FULL.steps = 5
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"zombie"', "{}", '{"style": "zombie"}', "\x00"])
+def test_damaged_text_is_said_to_be_damaged(text):
+    with pytest.raises(ConfigError, match="damaged or was not written by distill3d"):
+        DistillConfig.from_json(text)
+
+
+@pytest.mark.parametrize("schema", [SCHEMA + 1, 0, "1", None])
+def test_another_version_is_named_beside_ours(schema):
+    with pytest.raises(ConfigError, match=rf"version {schema}.* version {SCHEMA}"):
+        DistillConfig.from_json(changed(schema=schema))
+
+
+def test_a_newer_version_is_said_before_its_settings_are_looked_at():
+    with pytest.raises(ConfigError, match="version"):
+        DistillConfig.from_json(changed(schema=SCHEMA + 1, brightness=3))
+
+
+def test_unknown_settings_are_all_named():
+    with pytest.raises(ConfigError, match="brightness, colour"):
+        DistillConfig.from_json(changed(colour="red", brightness=3))
+
+
+BAD = [
+    ("style", ""),
+    ("style", "  \n"),
+    ("steps", 0),
+    ("steps", -5),
+    ("batch", 0),
+    ("save_every", 0),
+    ("lr", 0.0),
+    ("lr", -1e-3),
+    ("lr", float("nan")),
+    ("lr", float("inf")),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_a_value_that_no_run_can_use_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=name):
+        DistillConfig(**{"style": "zombie", name: value})
+    with pytest.raises(ConfigError, match=name):  # and from a file that was edited
+        DistillConfig.from_json(changed(**{name: value}))
+
+
+@pytest.mark.parametrize("value", [1, 10_000])
+def test_the_smallest_values_and_large_ones_are_taken(value):
+    config = DistillConfig(style="zombie", steps=value, batch=value, save_every=value, lr=1e-12)
+    assert (config.steps, config.batch, config.save_every) == (value, value, value)
+
+
+WRONG_KIND = [
+    ("style", None),
+    ("style", 5),
+    ("steps", "many"),
+    ("batch", [2]),
+    ("lr", "fast"),
+    ("options", []),
+    ("options", None),
+    ("options", "guidance_scale=3"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_KIND)
+def test_a_value_of_the_wrong_kind_in_the_file_is_a_config_error(name, value):
+    with pytest.raises(ConfigError, match=rf"{name} |damaged"):
+        DistillConfig.from_json(changed(**{name: value}))
+
+
+def test_a_file_without_a_style_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"style|damaged"):
+        DistillConfig.from_json(json.dumps({"schema": SCHEMA}))

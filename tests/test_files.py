@@ -1,0 +1,167 @@
+"""Files are there whole or not at all, and what the system says becomes one sentence."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from distill3d.errors import RunError
+from distill3d.files import folder_written_aside, sha256, storing, write_text, written_aside
+
+
+class StopHereError(Exception):
+    """Something that has nothing to do with files."""
+
+
+def interrupted(writer, path, work):
+    """Write to `path`, and be stopped when `work` on the temporary neighbour is done."""
+    with writer(path) as aside:
+        work(aside)
+        raise StopHereError
+
+
+def test_a_file_appears_with_the_name_asked_for_and_its_folder_is_made(tmp_path):
+    path = tmp_path / "deep" / "er" / "a.txt"
+    with written_aside(path) as aside:
+        aside.write_text("new")
+        assert not path.exists()  # nothing half-written is ever seen under that name
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_the_temporary_file_keeps_the_suffix_and_the_folder(tmp_path, monkeypatch):
+    """Writers of pictures go by the suffix, and a rename is one step within one folder only."""
+    monkeypatch.chdir(tmp_path)
+    with written_aside(Path("sheet.png")) as aside:
+        assert aside.suffix == ".png" and aside.parent == Path(".") and aside.name != "sheet.png"
+        aside.write_bytes(b"a picture")
+
+
+@pytest.mark.parametrize("wrote", [True, False])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, wrote):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(StopHereError):
+        interrupted(written_aside, path, lambda aside: aside.write_text("half") if wrote else None)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RunError, match=r"a\.txt"), written_aside(path):
+        pass
+    assert path.read_text() == "old"
+
+
+def test_an_exception_leaves_the_old_folder_and_nothing_else(tmp_path):
+    path = tmp_path / "step"
+    with folder_written_aside(path) as aside:
+        (aside / "one").write_text("old")
+    with pytest.raises(StopHereError):
+        interrupted(folder_written_aside, path, lambda aside: (aside / "one").write_text("half"))
+    assert os.listdir(tmp_path) == ["step"]
+    assert (path / "one").read_text() == "old"
+
+
+def test_a_folder_replaces_the_older_one_whole(tmp_path):
+    path = tmp_path / "deep" / "step"
+    for names in (["a", "b"], ["b", "c"]):
+        with folder_written_aside(path) as aside:
+            for name in names:
+                (aside / name).write_text(name)
+    assert sorted(os.listdir(path)) == ["b", "c"]
+    assert os.listdir(path.parent) == ["step"]
+
+
+def test_what_an_ended_process_left_behind_does_not_come_along(tmp_path):
+    path = tmp_path / "step"
+    with folder_written_aside(path) as aside:
+        left = aside
+    left.mkdir()
+    (left / "stale").write_text("stale")
+    with folder_written_aside(path) as aside:
+        assert aside == left and os.listdir(aside) == []
+        (aside / "fresh").write_text("fresh")
+    assert os.listdir(path) == ["fresh"]
+
+
+SAYS = {
+    errno.ENOSPC: "disk is full",
+    errno.EACCES: "Permission denied",
+    errno.EROFS: "Read-only",
+    errno.EISDIR: "directory",
+}
+
+
+@pytest.mark.parametrize("writer", [written_aside, folder_written_aside])
+@pytest.mark.parametrize("number", SAYS)
+def test_what_the_system_refuses_is_said_with_the_path(tmp_path, writer, number):
+    path = tmp_path / "out"
+    with pytest.raises(RunError, match=SAYS[number]) as caught, writer(path):
+        raise OSError(number, os.strerror(number))
+    assert str(path) in str(caught.value)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("writer", [written_aside, folder_written_aside])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_rename_that_fails_is_said_too_and_leaves_nothing(tmp_path, monkeypatch, writer, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("distill3d.files.os.replace", refuse)
+    with pytest.raises(RunError, match=SAYS[number]), writer(tmp_path / "out") as aside:
+        (aside / "part" if aside.is_dir() else aside).write_text("new")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("writer", [written_aside, folder_written_aside])
+def test_a_full_disk_that_shows_only_when_flushed_leaves_the_old_one(tmp_path, monkeypatch, writer):
+    path = tmp_path / "out"
+    fill = lambda aside, text: (aside / "part" if aside.is_dir() else aside).write_text(text)  # noqa: E731
+    with writer(path) as aside:
+        fill(aside, "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("distill3d.files.os.fsync", full)
+    with pytest.raises(RunError, match="What was saved before is intact"), writer(path) as aside:
+        fill(aside, "new")
+    assert os.listdir(tmp_path) == ["out"]
+    assert (path / "part" if path.is_dir() else path).read_text() == "old"
+
+
+def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(RunError, match=r"runs.*--out"):
+        write_text(tmp_path / "runs" / "a.txt", "text")
+    with pytest.raises(RunError, match=r"runs.*--out"), folder_written_aside(tmp_path / "runs" / "step"):
+        pass
+
+
+def test_other_errors_pass_unchanged(tmp_path):
+    with pytest.raises(StopHereError), storing(tmp_path):
+        raise StopHereError
+
+
+def test_text_is_written_as_utf8_and_replaced_whole(tmp_path):
+    path = tmp_path / "a.json"
+    write_text(path, "a much longer first text")
+    write_text(path, "größer\n")
+    assert path.read_bytes() == "größer\n".encode()
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_the_checksum_is_sha256(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")  # the example of FIPS 180-4
+    assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    large = bytes(range(256)) * 10_000  # several blocks, the last one short
+    path.write_bytes(large)
+    assert sha256(path) == hashlib.sha256(large).hexdigest()
