@@ -71,13 +71,13 @@ def test_a_name_that_is_taken_stays_with_the_first():
 
 def test_an_offer_that_cannot_be_imported_names_its_plugin():
     registry = collect([plugin("late", **offering("renderers", "r", "missing_module:load"))])
-    with pytest.raises(ConfigError, match="'r' of plugin 'late' cannot be loaded.*missing_module"):
+    with pytest.raises(ConfigError, match=r"'r' of plugin 'late' cannot be loaded.*missing_module"):
         registry.find("backbone", "r").load()
 
 
 def test_an_unknown_name_suggests_the_nearest():
     registry = collect([plugin("near", **offering("renderers", "eg3d", "os:getcwd"))])
-    with pytest.raises(UnknownNameError, match="No backbone is called 'egd3'. Installed: eg3d. Did you mean 'eg3d'"):
+    with pytest.raises(UnknownNameError, match=r"No backbone is called 'egd3'\. Installed: eg3d\. Did you mean 'eg3d'"):
         registry.find("backbone", "egd3")
 
 
