@@ -12,6 +12,10 @@ from distill3d.errors import ConfigError
 SCHEMA = 1
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
     """Everything that decides a run; written as config.json beside its weights.
@@ -35,14 +39,20 @@ class DistillConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if not self.style.strip():
+        if not str(self.style).strip():
             raise ConfigError("style is empty. Give a name from `distill3d styles`, or a prompt in quotes.")
         for name in ("steps", "batch", "save_every"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}.")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise ConfigError(f"lr must be a positive number, got {self.lr}.")
+            if value is not None and (not _is_whole(value) or value < 1):
+                raise ConfigError(f"{name} must be at least 1, and a whole number, got {value!r}.")
+        if not _is_whole(self.seed):
+            raise ConfigError(f"seed must be a whole number, got {self.seed!r}.")
+        number = isinstance(self.lr, int | float) and not isinstance(self.lr, bool)
+        if self.lr is not None and not (number and 0 < self.lr < float("inf")):
+            raise ConfigError(f"lr must be a positive number, got {self.lr!r}.")
+        for name in ("style", "backbone", "method", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} must be a name, got {getattr(self, name)!r}.")
 
     def to_json(self) -> str:
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, sort_keys=True) + "\n"

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from distill3d.errors import RunError
 
 
@@ -18,10 +20,12 @@ def storing(path: Path) -> Iterator[None]:
     """Turn what the system says about a file that cannot be written into one sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
+        if full:
             raise RunError(f"The disk is full: {path} was not written. What was saved before is intact.") from error
-        raise RunError(f"Cannot write {path}: {error.strerror or error}. Choose another place with --out.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"Cannot write {path}: {reason}. Choose another place with --out.") from error
 
 
 @contextmanager
@@ -41,7 +45,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 @contextmanager
 def folder_written_aside(path: Path) -> Iterator[Path]:
     """The same for a folder of files; an older one of that name is replaced."""
-    aside = path.with_name(f".{path.name}.part{os.getpid()}")
+    aside, older = (path.with_name(f".{path.name}.{kind}{os.getpid()}") for kind in ("part", "old"))
     with storing(path):
         try:
             shutil.rmtree(aside, ignore_errors=True)
@@ -49,11 +53,13 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
             yield aside
             for file in aside.iterdir():
                 _sync(file)
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                os.replace(path, older)
             os.replace(aside, path)
             _sync(path.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(older, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

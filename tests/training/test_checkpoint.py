@@ -143,3 +143,14 @@ def test_weights_of_another_shape_name_or_value_are_refused(tmp_path):
 def test_no_checkpoint_is_a_clear_error(tmp_path):
     with pytest.raises(RunError, match="nothing to continue from"):
         latest_checkpoint(tmp_path)
+
+
+def test_what_safetensors_says_about_a_full_disk_is_understood_too(tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    def full(tensors, path):
+        raise SafetensorError('Error while serializing: I/O error: "No space left on device (os error 28)"')
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(RunError, match="disk is full"):
+        save_checkpoint(tmp_path, trainer(sds))
