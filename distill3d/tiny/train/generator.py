@@ -19,16 +19,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from distill3d.errors import ConfigError, DivergedError
 from distill3d.tiny.generator import TinyArchitecture, TinyTriplane, save_tiny
-from distill3d.tiny.train.generator_losses import Photos, field_loss, psnr, render_loss, superres_loss
+from distill3d.tiny.train.generator_losses import Photos, field_loss, render_loss, superres_loss
+from distill3d.tiny.train.generator_sheet import held_out_psnr, write_sheet
 from distill3d.tiny.train.store import write_json
 
 HELD_OUT, HELD_OUT_128 = 256, 64
@@ -36,7 +34,7 @@ LOSSES = {"field": field_loss, "render": render_loss, "superres": superres_loss}
 RATES = {"field": (1.5e-2, 4.5e-3), "render": (4.5e-3, 1.5e-4), "superres": (4e-3, 2e-4)}  # first, last
 WARM_UP = 50  # steps
 MAPPING_SPEED = 20.0  # the layers of the mapping learn slowly by design, for adversarial training; here that starves it
-DEFAULT_PHASES = "field=1800,render=6000,superres=1500"
+DEFAULT_PHASES = "field=4500,render=6500,superres=1200"
 
 
 @dataclass(frozen=True)
@@ -179,39 +177,6 @@ class Training:
             if moments := {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}:
                 training.optimizer.state[parameter] = moments
         return training
-
-
-@torch.no_grad()
-def pictures(renderer: TinyTriplane, photos: Photos, count: int, views: int) -> Tensor:
-    """(count, views, 3, h, w): what the renderer makes of the first subjects, at the photos' size."""
-    made = []
-    for subject in range(count):
-        cameras = photos.cameras(torch.tensor([subject]), torch.arange(views)[None])
-        small = photos.rgb.shape[-1] == renderer.raw_size
-        render = renderer.render(
-            renderer.scene(photos.z[subject : subject + 1]), cameras, upto="raw" if small else "image"
-        )
-        made.append(render.stage("raw" if small else "image"))
-    return torch.cat(made)
-
-
-def truth(photos: Photos, count: int, views: int) -> Tensor:
-    return photos.rgb[:count, :views].float() / 127.5 - 1
-
-
-def held_out_psnr(renderer: TinyTriplane, photos: Photos, count: int = 64, views: int = 1) -> float:
-    """dB over all pixels of held-out subjects."""
-    return psnr((pictures(renderer, photos, count, views).clamp(-1, 1) - truth(photos, count, views)).square().mean())
-
-
-def write_sheet(renderer: TinyTriplane, photos: Photos, path: Path) -> None:
-    """Eight held-out subjects: for each view a row of truth and below it a row of ours."""
-    views = min(3, photos.yaw.shape[1])
-    rows = torch.stack([truth(photos, 8, views), pictures(renderer, photos, 8, views)], 2)  # (8, V, 2, 3, h, w)
-    sheet = rows.permute(1, 2, 4, 0, 5, 3).flatten(0, 2).flatten(1, 2)  # (V*2*h, 8*w, 3)
-    pixels = ((sheet.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-    enlarge = 128 // photos.rgb.shape[-1]
-    Image.fromarray(np.repeat(np.repeat(pixels, enlarge, 0), enlarge, 1)).save(path)
 
 
 def provenance(training: Training, weights: Path, held_out: dict[str, float]) -> dict[str, object]:
