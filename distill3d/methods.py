@@ -85,25 +85,29 @@ def ld(
     style: Style,
     defaults: RunDefaults,
     *,
-    guidance_scale: float = 7.5,
-    t_range: tuple[float, float] = (0.02, 0.6),
+    guidance_scale: float = 4.0,
+    noise_baseline: float = 0.0,
+    t_range: tuple[float, float] = (0.02, 0.98),
     control: bool = True,
     mirror: bool = True,
     grid: GridStage = "raw",
     rank: bool = True,
 ) -> Method:
-    """Recommended: LD along the guidance difference, with mirror, grid, rank weighting and depth control."""
+    """Recommended: the guided prediction, weighted sigma, with mirror, grid, rank weighting and depth control.
+
+    Chosen on the embedded pair, by its pictures; docs/choose_an_objective.md has what was compared.
+    """
     objective = LDLoss(
         scorer,
-        score="guidance",
-        weighting="signal",
+        weighting="sigma",
         guidance_scale=guidance_scale,
+        noise_baseline=noise_baseline,
         t_range=t_range,
         rank_weights=_paper_weights(scorer, rank),
         negative_prompt=style.negative_prompt,
     )
     terms = score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid)
-    return Method(terms, final_lr=0.1)
+    return Method(terms, final_lr=0.05)
 
 
 def ld_paper(

@@ -96,15 +96,14 @@ class DiffusersScorer(Scorer):
         Raises:
             WeightsError: for a part that is missing, damaged, or not to be had without a network.
         """
-        load = _Loader(dtype)
         with _no_loading_bars():
             scorer = cls(
-                unet=load(UNet2DConditionModel, source, "unet"),
-                vae=load(AutoencoderKL, source, "vae"),
-                text_encoder=load(CLIPTextModel, source, "text_encoder"),
-                tokenizer=load(CLIPTokenizer, source, "tokenizer"),
-                scheduler=load(DDIMScheduler, source, "scheduler"),
-                controlnets={name: load(ControlNetModel, place) for name, place in (controlnets or {}).items()},
+                unet=_load_part(UNet2DConditionModel, source, "unet"),
+                vae=_load_part(AutoencoderKL, source, "vae"),
+                text_encoder=_load_part(CLIPTextModel, source, "text_encoder"),
+                tokenizer=_load_part(CLIPTokenizer, source, "tokenizer"),
+                scheduler=_load_part(DDIMScheduler, source, "scheduler"),
+                controlnets={name: _load_part(ControlNetModel, place) for name, place in (controlnets or {}).items()},
                 dtype=dtype,
             )
         scorer._words = _known_words(Path(source) / "tokenizer" / KNOWN_WORDS)
@@ -224,32 +223,27 @@ def _no_loading_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-class _Loader:
+def _load_part(kind: Any, source: str, subfolder: str | None = None) -> Any:
     """`from_pretrained` of one part, with an error that says what to do."""
-
-    def __init__(self, dtype: torch.dtype):
-        self.dtype = dtype
-
-    def __call__(self, kind: Any, source: str, subfolder: str | None = None) -> Any:
-        options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
-        if issubclass(kind, nn.Module):
-            options.update(use_safetensors=True, torch_dtype=self.dtype)
-        folder = Path(source)
-        part = f"the {subfolder} of {source}" if subfolder else source
-        if folder.is_absolute() or folder.exists() or source.startswith("."):
-            place = folder / (subfolder or "")
-            if not place.is_dir():
-                raise WeightsError(f"Cannot load {part}: there is no folder {place}.")
-        try:
-            return kind.from_pretrained(source, **options)
-        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            if folder.exists():
-                raise WeightsError(f"Cannot load {part}: the files are damaged or incomplete ({reason}).") from error
-            raise WeightsError(
-                f"Cannot load {part} from the local cache or the Hub ({reason}). With a network, fetch it once by: "
-                f"hf download {source}. Or give a folder that holds it."
-            ) from error
+    options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
+    if issubclass(kind, nn.Module):
+        options.update(use_safetensors=True)
+    folder = Path(source)
+    part = f"the {subfolder} of {source}" if subfolder else source
+    if folder.is_absolute() or folder.exists() or source.startswith("."):
+        place = folder / (subfolder or "")
+        if not place.is_dir():
+            raise WeightsError(f"Cannot load {part}: there is no folder {place}.")
+    try:
+        return kind.from_pretrained(source, **options)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if folder.exists():
+            raise WeightsError(f"Cannot load {part}: the files are damaged or incomplete ({reason}).") from error
+        raise WeightsError(
+            f"Cannot load {part} from the local cache or the Hub ({reason}). With a network, fetch it once by: "
+            f"hf download {source}. Or give a folder that holds it."
+        ) from error
 
 
 def load_diffusers(

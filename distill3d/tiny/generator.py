@@ -75,8 +75,8 @@ class TinyTriplane(Renderer, AnySize):
     weights_licence = "Apache-2.0"
     defaults = RunDefaults(
         scorer="tiny",
-        steps=80,
-        lr=1e-3,
+        steps=120,
+        lr=8e-3,
         batch=2,
         front=CameraPrior(yaw=60, pitch=20),
         around=CameraPrior(yaw=180, pitch=20),
@@ -188,10 +188,13 @@ class TinyTriplane(Renderer, AnySize):
         return cells[:-1], cells.diff()
 
     def trainable(self, group: str = "default") -> dict[str, nn.Parameter]:
-        """ "default": all but the mapping; "field": that without super-resolution; "decoder"; "all"."""
+        """ "default": planes and decoder; "superresolution": that as well; "decoder"; "all".
+
+        Super-resolution stays as it is by default: a scorer that looks at 64 px cannot teach what it adds.
+        """
         groups = {
-            "default": ("synthesis", "decoder", "superresolution"),
-            "field": ("synthesis", "decoder"),
+            "default": ("synthesis", "decoder"),
+            "superresolution": ("synthesis", "decoder", "superresolution"),
             "decoder": ("decoder",),
             "all": ("mapping", "synthesis", "decoder", "superresolution"),
         }

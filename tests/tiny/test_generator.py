@@ -107,10 +107,12 @@ def test_tracing_equals_a_plain_sum_over_all_samples(renderer):
     torch.testing.assert_close(start[1:], (start + width)[:-1])
 
 
-def test_the_default_group_trains_all_but_the_mapping_and_gradient_reaches_every_tensor(renderer):
-    trained = renderer.trainable()
-    assert not any(name.startswith("mapping") for name in trained)
-    assert set(renderer.state_dict()) - set(trained) == {n for n in renderer.state_dict() if n.startswith("mapping")}
+@pytest.mark.parametrize(
+    ("group", "frozen"), [("default", ("mapping", "superresolution")), ("superresolution", ("mapping",))]
+)
+def test_a_group_leaves_out_what_it_says_and_gradient_reaches_every_tensor_of_it(renderer, group, frozen):
+    trained = renderer.trainable(group)
+    assert set(renderer.state_dict()) - set(trained) == {n for n in renderer.state_dict() if n.startswith(frozen)}
     render = renderer.render(renderer.scene(renderer.sample_codes(DRAWS)), cameras())
     assert render.image is not None
     gradients = torch.autograd.grad(render.image.square().sum(), list(trained.values()))
@@ -118,8 +120,9 @@ def test_the_default_group_trains_all_but_the_mapping_and_gradient_reaches_every
 
 
 def test_groups_are_nested_and_an_unknown_one_is_named(renderer):
-    decoder, field, default, everything = (set(renderer.trainable(g)) for g in ("decoder", "field", "default", "all"))
-    assert decoder < field < default < everything == set(renderer.state_dict())
+    groups = ("decoder", "default", "superresolution", "all")
+    decoder, default, larger, everything = (set(renderer.trainable(group)) for group in groups)
+    assert decoder < default < larger < everything == set(renderer.state_dict())
     with pytest.raises(UnknownNameError, match=r"No training group is called 'decodr'.*Did you mean 'decoder'"):
         renderer.trainable("decodr")
 
