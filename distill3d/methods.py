@@ -85,7 +85,7 @@ def ld(
     style: Style,
     defaults: RunDefaults,
     *,
-    guidance_scale: float = 4.0,
+    guidance_scale: float = 6.0,
     noise_baseline: float = 0.0,
     t_range: tuple[float, float] = (0.02, 0.98),
     control: bool = True,

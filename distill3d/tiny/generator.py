@@ -75,7 +75,7 @@ class TinyTriplane(Renderer, AnySize):
     weights_licence = "Apache-2.0"
     defaults = RunDefaults(
         scorer="tiny",
-        steps=120,
+        steps=150,
         lr=8e-3,
         batch=2,
         front=CameraPrior(yaw=60, pitch=20),
