@@ -175,7 +175,7 @@ def test_a_prompt_that_is_too_long_is_cut_with_the_cut_text_shown(embedded, capl
 
 def test_words_that_the_embedded_model_was_not_taught_are_named(embedded):
     assert embedded.unknown_words("Portrait of a zombie") == []
-    assert embedded.unknown_words("a zombie on a spaceship") == ["spaceship"]
+    assert embedded.unknown_words("a zombie with a spaceship") == ["spaceship"]
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "controlnet"])
