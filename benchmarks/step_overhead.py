@@ -96,7 +96,9 @@ def main() -> None:
     recorder = Recorder()
     for owner, name in ((renderer, "trained"), (trainer.reference, "reference")):
         recorder.watch(owner, "scene", f"{name} scene")
-        recorder.watch(owner, "render", f"{name} render")
+        for render in ("render", "render_raw"):
+            if hasattr(owner, render):
+                recorder.watch(owner, render, f"{name} {render}")
     for name in ("encode", "decode", "predict_noise"):
         recorder.watch(scorer, name, name)
 

@@ -21,18 +21,29 @@ from distill3d.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "sphere_plugin"
-MODULE = EXAMPLE / "distill3d_sphere.py"
+
+
+def imported(name):
+    """A module of the example, by its path and under the name that import strings use."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def sphere():
-    """The module, by its path and under the name that its import strings use."""
-    spec = importlib.util.spec_from_file_location("distill3d_sphere", MODULE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["distill3d_sphere"] = module
-    spec.loader.exec_module(module)
-    yield module
+    """The module with the two parts."""
+    yield imported("distill3d_sphere")
     del sys.modules["distill3d_sphere"]
+
+
+@pytest.fixture
+def offers():
+    """The module that the entry point names."""
+    yield imported("distill3d_sphere_plugin")
+    del sys.modules["distill3d_sphere_plugin"]
 
 
 class EntryPoint:
@@ -54,7 +65,12 @@ def mean_colour(renderer):
 
 
 def test_the_example_is_under_120_lines():
-    assert len(MODULE.read_text().splitlines()) < 120
+    assert sum(len(path.read_text().splitlines()) for path in EXAMPLE.glob("*.py")) < 120
+
+
+def test_the_module_that_every_command_imports_imports_no_torch():
+    code = "import sys, distill3d_sphere_plugin; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=EXAMPLE)
 
 
 def test_both_of_its_parts_keep_the_contract(sphere):
@@ -62,8 +78,8 @@ def test_both_of_its_parts_keep_the_contract(sphere):
     assert not check_scorer(sphere.load_colour(), prompts=("red", "a blue ball")).skipped
 
 
-def test_its_hooks_offer_what_loads(sphere):
-    registry = collect([EntryPoint(sphere)])
+def test_its_hooks_offer_what_loads(sphere, offers):
+    registry = collect([EntryPoint(offers)])
     assert registry.plugins[0].broken is None
     assert isinstance(registry.find("backbone", "sphere").load()(None, "cpu"), sphere.Sphere)
     assert isinstance(registry.find("scorer", "colour").load()(None, "cpu"), sphere.Colour)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -228,6 +229,8 @@ def _load_part(kind: Any, source: str, subfolder: str | None = None) -> Any:
     options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
     if issubclass(kind, nn.Module):
         options.update(use_safetensors=True)
+        if importlib.util.find_spec("accelerate") is None and kind.__module__.startswith("diffusers"):
+            options["low_cpu_mem_usage"] = False  # what it falls back on, after a warning for each part
     folder = Path(source)
     part = f"the {subfolder} of {source}" if subfolder else source
     if folder.is_absolute() or folder.exists() or source.startswith("."):

@@ -1,8 +1,6 @@
 """A backbone of coloured balls, and a scorer that knows colours by name: a plugin as small as it can be."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +10,6 @@ from torch import Tensor, nn
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, PromptError, ShapeError, UnknownNameError
-from distill3d.hookspecs import hookimpl
 from distill3d.renderer import Render, Renderer, RunDefaults, Scene, Stage
 from distill3d.schedule import Schedule
 from distill3d.scorer import Scorer
@@ -107,13 +104,3 @@ def load_sphere(weights: str | None = None, device: str = "cpu") -> Sphere:
 
 def load_colour(weights: str | None = None, device: str = "cpu") -> Colour:
     return Colour().to(device).eval()
-
-
-@hookimpl
-def register_renderers(register: Callable[[str, str], None]) -> None:
-    register("sphere", "distill3d_sphere:load_sphere")
-
-
-@hookimpl
-def register_scorers(register: Callable[[str, str], None]) -> None:
-    register("colour", "distill3d_sphere:load_colour")
