@@ -50,10 +50,7 @@ def score_terms(
     scorer = objective.scorer
     main = View("main", defaults.front)
     views: ViewLayout = Mirror(main, objective.mirror_weights) if mirror else Single(main)
-    shared: dict[str, Any] = {
-        "prompts": {name: texts[0] for name, texts in objective.branches([style.prompt]).items()},
-        "timesteps": pick(objective.timestep_choices()),
-    }
+    shared = _draws_and_prompts(objective, style)
     single = Denoising(scorer, views, **shared, controls=_control(scorer, "canny", "depth") if control else ())
     terms = {"score": Weighted(1.0, ScoreTerm(single, objective))}
     if grid != "off":
@@ -69,6 +66,14 @@ def score_terms(
         )
         terms["grid"] = Weighted(1.0, ScoreTerm(of_grid, variant(objective)))
     return terms
+
+
+def _draws_and_prompts(objective: ScoreDistillation, style: Style) -> dict[str, Any]:
+    """What every denoising of a method has in common: the text of each branch, and where timesteps come from."""
+    return {
+        "prompts": {name: texts[0] for name, texts in objective.branches([style.prompt]).items()},
+        "timesteps": pick(objective.timestep_choices()),
+    }
 
 
 def _control(scorer: Scorer, *wanted: str) -> tuple[str, ...]:
@@ -144,11 +149,7 @@ def ld_released(scorer: Scorer, style: Style, defaults: RunDefaults, *, guidance
     """
     weights = default_rank_weights(scorer.latent_channels)
     objective = LDLoss.released(scorer, guidance_scale=guidance_scale, rank_weights=weights)
-    shared: dict[str, Any] = {
-        "prompts": {name: texts[0] for name, texts in objective.branches([style.prompt]).items()},
-        "timesteps": pick(objective.timestep_choices()),
-        "sampled_posterior": True,
-    }
+    shared = {**_draws_and_prompts(objective, style), "sampled_posterior": True}
     layout = Mirror(View("main", defaults.front), objective.mirror_weights)
     single = Denoising(scorer, layout, **shared, controls=_control(scorer, "canny", "depth"), join="latents")
     around = Grid(2, 2, defaults.around)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import platform
 import re
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from distill3d.config import DistillConfig
 from distill3d.errors import RunError, WeightsError
 from distill3d.files import sha256, storing, write_text, written_aside
 from distill3d.plugins import registry
+from distill3d.provenance import source_commit
 from distill3d.renderer import Renderer
 from distill3d.training.checkpoint import (
     WEIGHTS,
@@ -180,17 +180,5 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    commit = _commit()
+    commit = source_commit()
     return {**found, "commit": commit} if commit else found
-
-
-def _commit() -> str | None:
-    """Of the source tree that this is run from, if it is one."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
-    except OSError:  # no git here
-        return None
-    return done.stdout.strip() or None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError, UnknownNameError, WeightsError
+from distill3d.files import written_aside
 from distill3d.renderer import AnySize, Render, Renderer, RunDefaults, Scene, Stage
 from distill3d.tiny.synthesis import Decoder, Mapping, SuperResolution, Synthesis
 from distill3d.volume import (
@@ -215,10 +216,8 @@ def save_tiny(renderer: TinyTriplane, path: Path) -> None:
     """Write the weights in half precision, with the architecture as metadata, aside and then renamed."""
     metadata = {METADATA: json.dumps({"architecture": asdict(renderer.architecture)})}
     tensors = {name: value.detach().half().cpu().contiguous() for name, value in renderer.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    save_file(tensors, aside, metadata)
-    aside.replace(path)
+    with written_aside(path) as aside:
+        save_file(tensors, aside, metadata)
 
 
 def load_tiny(weights: str | None = None, device: str = "cpu") -> TinyTriplane:

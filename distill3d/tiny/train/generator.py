@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from distill3d.errors import ConfigError, DivergedError
+from distill3d.files import sha256, written_aside
+from distill3d.provenance import source_commit
 from distill3d.tiny.generator import TinyArchitecture, TinyTriplane, save_tiny
 from distill3d.tiny.train.generator_losses import Photos, field_loss, render_loss, superres_loss
 from distill3d.tiny.train.generator_sheet import held_out_psnr, write_sheet
@@ -153,10 +154,8 @@ class Training:
         for name, parameter in self.renderer.named_parameters():
             moments = self.optimizer.state.get(parameter, {})
             tensors |= {f"adam.{name}.{k}": v for k, v in moments.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".part")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, aside, {"state": json.dumps(asdict(self.state))})
-        aside.replace(path)
+        with written_aside(path) as aside:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, aside, {"state": json.dumps(asdict(self.state))})
 
     @classmethod
     def load(cls, path: Path, extend: tuple[Phase, ...] = (), architecture: TinyArchitecture | None = None) -> Training:
@@ -181,14 +180,12 @@ class Training:
 
 def provenance(training: Training, weights: Path, held_out: dict[str, float]) -> dict[str, object]:
     """How the weight file came about."""
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     state = training.state
     return {
         "file": weights.name,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "sha256": sha256(weights),
         "script": "python -m distill3d.tiny.train generator",
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": source_commit() or "unknown",
         "seed": state.seed,
         "bfloat16": state.half,
         "phases": ",".join(f"{p.name}={p.steps}" + (f"@{p.speed}" if p.speed != 1 else "") for p in state.phases),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill3d.cameras import CameraPrior
 from distill3d.errors import WeightsError
+from distill3d.objectives.controls import depth_picture
 from distill3d.tiny.train.diffusion.captions import Caption, caption, traits, view_words
 from distill3d.tiny.train.store import read_tensors
 from distill3d.tiny.world.identity import IDENTITY_NAMES
 from distill3d.tiny.world.styles import STYLE_NAMES
+from distill3d.views import Grid
 
 HELD_OUT = 280  # the last subjects: never trained on
 VIEWS = 4
+LAYOUT = Grid(2, 2, CameraPrior())  # of the tiles, as a distillation will join them; its cameras are not used
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,7 @@ def to_image(rgb: Tensor) -> Tensor:
 
 def grid(tiles: Tensor) -> Tensor:
     """(B, 4, C, H, W) to (B, C, H, W): each tile area-pooled to half its size, row by row."""
-    small = F.avg_pool2d(tiles.flatten(0, 1), 2).unflatten(0, (-1, VIEWS))
-    rows = [torch.cat([small[:, i], small[:, i + 1]], -1) for i in (0, 2)]
-    return torch.cat(rows, -2)
+    return LAYOUT.join(F.avg_pool2d(tiles.flatten(0, 1), 2).unflatten(0, (-1, VIEWS)))
 
 
 def flip_some(pictures: Tensor, flipped: Tensor) -> Tensor:
@@ -99,22 +100,10 @@ def depth_control(depth: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) in [0, 1], background 0; all 0 where nothing is seen.
     """
-    near = 1 / depth.float()
-    low = torch.where(mask > 0.5, near, torch.inf).amin((-1, -2), True)
-    high = torch.where(mask > 0.5, near, -torch.inf).amax((-1, -2), True)
-    seen = (high > low) & low.isfinite()
-    stretched = torch.where(seen, (near - low) / (high - low).clamp(min=1e-9), torch.zeros_like(near))
-    return (mask * stretched.clamp(0, 1)).expand(-1, 3, -1, -1)
+    return depth_picture(depth.float(), mask).expand(-1, 3, -1, -1)
 
 
 def grid_control(depth: Tensor, mask: Tensor) -> Tensor:
     """(B, 4, 1, H, W) each to (B, 3, H, W): every tile pooled, then stretched on its own, then joined."""
     small = [F.avg_pool2d(tensor.float().flatten(0, 1), 2) for tensor in (depth, mask)]
-    tiles = depth_control(small[0], small[1]).unflatten(0, (-1, VIEWS))
-    rows = [torch.cat([tiles[:, i], tiles[:, i + 1]], -1) for i in (0, 2)]
-    return torch.cat(rows, -2)
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return LAYOUT.join(depth_control(small[0], small[1]).unflatten(0, (-1, VIEWS)))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from distill3d.draws import Draws
 from distill3d.errors import DivergedError
+from distill3d.files import written_aside
 from distill3d.tiny.train.diffusion.optimizer import Optimizer
 
 CHECKPOINT_SECONDS = 120.0  # of CPU time
@@ -138,14 +139,12 @@ class Training:
         tensors |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
         tensors |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state().items()}
         # The progress travels in the same file's header: one rename, so tensors and step count cannot disagree.
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".part")
-        save_file(
-            {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()},
-            aside,
-            metadata={"progress": json.dumps(vars(self.progress))},
-        )
-        aside.replace(self.path)
+        with written_aside(self.path) as aside:
+            save_file(
+                {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()},
+                aside,
+                metadata={"progress": json.dumps(vars(self.progress))},
+            )
         save(self.average)
 
     def _load(self, extend: int) -> Progress:

@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from distill3d.tiny.train.diffusion.data import sha256
+from distill3d.files import sha256
+from distill3d.provenance import source_commit
 from distill3d.tiny.train.diffusion.loop import load_progress
 from distill3d.tiny.train.diffusion.unet import build_scheduler
 from distill3d.tiny.train.store import write_json
@@ -75,17 +75,11 @@ def provenance(folder: Path, packed: Path, seed: int) -> dict[str, object]:
         }
     return {
         "made_by": "python -m distill3d.tiny.train diffusion",
-        "commit": _commit(),
+        "commit": source_commit() or "unknown",
         "seed": seed,
         "data": "procedural heads of distill3d.tiny.world, no photographs",
         "networks": networks,
     }
-
-
-def _commit() -> str:
-    where = Path(__file__).parent
-    run = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, check=False)
-    return run.stdout.strip() or "unknown"
 
 
 def install(packed: Path, target: Path = INSTALLED) -> None:

@@ -14,7 +14,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from distill3d.tiny.train.diffusion.data import Subjects, grid, sha256, to_image
+from distill3d.files import sha256
+from distill3d.tiny.train.diffusion.data import Subjects, grid, to_image
 from distill3d.tiny.train.diffusion.loop import Recipe
 from distill3d.tiny.train.diffusion.text import TEXT_WIDTH
 from distill3d.tiny.train.diffusion.tokenizer import token_ids
