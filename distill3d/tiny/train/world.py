@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,21 +35,35 @@ class Set:
     size: int
     styles: tuple[str, ...] = ("photo",)  # heads take them in turn
     geometry: bool = True  # store depth and mask
+    each_view: bool = False  # the views of a head take the styles in turn, instead of the heads
+    around: float = 0.3  # share of the yaws from all sides
+    front: float | None = None  # the other yaws: uniform within +- so many radians; None for normal(0, 0.6)
 
     @property
     def heads(self) -> int:
         return self.training + self.held_out
 
 
+# For the judges: every head in every style, and twice as a photo, each time seen by another camera.
+FACES: dict[str, Any] = {
+    "views": 1 + len(STYLE_NAMES),
+    "size": 64,
+    "styles": ("photo", *STYLE_NAMES),
+    "each_view": True,
+    "around": 0.15,
+    "front": 1.05,
+}
 SETS = (
     Set("photo", 8192, 256, views=3, size=64),
     Set("photo128", 1536, 64, views=1, size=128, geometry=False),
     Set("styles", 5320, 280, views=4, size=64, styles=STYLE_NAMES),
+    Set("faces", 3000, 256, **FACES),
 )
 SMOKE_SETS = (
     Set("photo", 12, 4, views=3, size=64),
     Set("photo128", 6, 2, views=1, size=128, geometry=False),
     Set("styles", 14, 7, views=4, size=64, styles=STYLE_NAMES),
+    Set("faces", 14, 6, **FACES),
 )
 
 
@@ -61,13 +76,13 @@ def generate(
     smoke: bool = False,
     samples: int = 2,  # four are twice as dear, and at 64 pixels hard to tell apart
 ) -> None:
-    """Write data/photo, data/photo128 and data/styles.safetensors, a note of each, and data/world.json with all notes.
+    """Write data/NAME.safetensors of every set, a note of each, and data/world.json with all notes.
 
     Args:
         work: the folder that holds `data/`; shards that are already in it are kept.
         seed: of identities and cameras.
         compile: through `torch.compile`; the pictures agree with the plain renderer's to rounding.
-        only: one of the three sets.
+        only: the name of one set.
         smoke: a few heads of each, to try the scripts.
         samples: rays in each pixel: 1, 2 or 4.
     """
@@ -81,19 +96,23 @@ def generate(
 
 
 def draw(one: Set, seed: int, item: int) -> dict[str, Tensor]:
-    """One head of a set: z (32,), identity (K,), style (), yaw and pitch (V,).
+    """One head of a set: z (32,), identity (K,), style (), yaw and pitch (V,); style (V,) if its views differ in it.
 
-    70 % of the yaws are normal(0, 0.6), the others lie all around; pitch is uniform within +-0.4 radians.
+    See `Set` for the yaws; pitch is uniform within +-0.4 radians.
     """
     held_out = item >= one.training
     place = item - one.training if held_out else item
     draws = Draws(seed, 0, (place,), f"world/{one.name}/{'held-out' if held_out else 'training'}/")
     z = draws.normal("z", CODE_SIZE)[0]
-    frontal = 0.6 * draws.normal("frontal", one.views)[0]
+    if one.front is None:
+        frontal = 0.6 * draws.normal("frontal", one.views)[0]
+    else:
+        frontal = one.front * (2 * draws.uniform("frontal", one.views)[0] - 1)
     around = math.pi * (2 * draws.uniform("around", one.views)[0] - 1)
-    yaw = torch.where(draws.uniform("which", one.views)[0] < 0.7, frontal, around)
+    yaw = torch.where(draws.uniform("which", one.views)[0] < 1 - one.around, frontal, around)
     pitch = 0.4 * (2 * draws.uniform("pitch", one.views)[0] - 1)
-    style = torch.tensor(STYLE_NAMES.index(one.styles[place % len(one.styles)]))
+    turns = [STYLE_NAMES.index(name) for name in one.styles]
+    style = torch.tensor(turns if one.each_view else turns[place % len(turns)])
     return {"z": z, "identity": identity_from_codes(z), "style": style, "yaw": yaw, "pitch": pitch}
 
 
@@ -123,10 +142,12 @@ def write_set(one: Set, data: Path, seed: int, tracer: Tracer, samples: int) -> 
 def _shard(one: Set, seed: int, items: Sequence[int], tracer: Tracer, samples: int) -> dict[str, Tensor]:
     drawn = [draw(one, seed, item) for item in items]
     stored = {key: torch.stack([d[key] for d in drawn]) for key in drawn[0]}
-    cameras = orbit(stored["yaw"], stored["pitch"])
-    rgb, depth, mask = render_heads(
-        stored["identity"], style_rows()[stored["style"]], cameras, one.size, samples=samples, tracer=tracer
-    )
+    identity, rows, yaw, pitch = stored["identity"], style_rows()[stored["style"]], stored["yaw"], stored["pitch"]
+    if one.each_view:  # to the renderer, a head in another style is another head
+        identity, rows = identity.repeat_interleave(one.views, 0), rows.flatten(0, 1)
+        yaw, pitch = yaw.reshape(-1, 1), pitch.reshape(-1, 1)
+    pictures = render_heads(identity, rows, orbit(yaw, pitch), one.size, samples=samples, tracer=tracer)
+    rgb, depth, mask = (picture.unflatten(0, (len(items), -1)).flatten(1, 2) for picture in pictures)
     stored["rgb"] = _bytes(rgb)
     if one.geometry:
         stored |= {"depth": depth.half(), "mask": _bytes(mask)}
