@@ -30,6 +30,12 @@ def register_methods(register: Callable[[str, str], None]) -> None:
 
 
 @hookimpl
+def register_metrics(register: Callable[[str, str], None]) -> None:
+    register("diversity", "distill3d.evaluation.offered:diversity")
+    register("similarity", "distill3d.evaluation.offered:similarity")
+
+
+@hookimpl
 def register_styles(register: Callable[[Style], None]) -> None:
     for style in CATALOGUE.values():
         register(style)

@@ -1,0 +1,170 @@
+"""A finished run measured: with paired truth where the backbone has it, else by what needs none."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill3d.errors import ConfigError
+from distill3d.files import folder_written_aside
+from distill3d.plugins import registry
+from distill3d.recipe import find_style
+from distill3d.renderer import Renderer
+from distill3d.report.page import write_report
+from distill3d.report.pictures import save_picture
+from distill3d.runs import fingerprint, load_original_and_run, read_config, versions
+from distill3d.showcase import look
+from distill3d.styles import Style
+from distill3d.tiny.evaluation import (
+    CEILING,
+    SUBJECTS,
+    Clip,
+    Evaluation,
+    Exam,
+    Panel,
+    Progress,
+    Setting,
+    has_truth,
+    markdown,
+    query_pictures,
+    silent,
+    style_sheet,
+    text_table,
+    true_pictures,
+)
+
+FOLDER, JSON, TABLE, SHEET = "evaluation", "evaluation.json", "table.md", "sheet.png"
+GENERAL_SEEDS, GENERAL_YAWS = tuple(range(1000, 1016)), (-30.0, 0.0, 30.0)  # of metrics that need no truth; degrees
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate_run` found, and where it wrote it."""
+
+    folder: Path
+    table: str  # plain text
+    remarks: list[str] = field(default_factory=list)
+    paired: Evaluation | None = None  # None: the backbone knows no truth
+    others: dict[str, float] = field(default_factory=dict)  # of metrics that need no truth
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    against: Sequence[Path] = (),
+    panel: Panel | None = None,
+    clip: Clip | None = None,
+    cache: Path | None = None,
+    seeds: Sequence[int] = SUBJECTS,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Measure a run and write RUN/evaluation; see `docs/evaluate.md`.
+
+    Args:
+        against: other runs of the same style and backbone, as more rows.
+        panel: the judges; None for those that come with the package.
+        clip: the diffusion model's own CLIP, if it is at hand.
+        cache: a folder that keeps true pictures for the next run of that style.
+        seeds: the subjects.
+    Raises:
+        RunError, WeightsError: if a run cannot be read.
+        ConfigError: if two runs cannot be compared.
+    """
+    run = Path(run)
+    style = find_style(read_config(run).style, registry().styles)
+    progress("loading", 0, 1)
+    original, stylised = load_original_and_run(run, device)
+    if not has_truth(original, style.name):
+        return _without_truth(run, style, original, stylised, against, progress)
+    generators = {run.name: stylised}
+    for other in against:
+        generators[_free_name(other, generators)] = _comparable(other, style, original, device)
+    setting = Setting.of(seeds)
+    truth = true_pictures(setting, setting.identity(original), style.name, cache=cache, progress=progress)
+    exam = Exam(original, style, panel or _shipped_judges(), truth, setting, clip)
+    rows = {}
+    for done, (name, generator) in enumerate(generators.items()):
+        progress("measuring", done, len(generators) + 1)
+        rows[name] = exam.measure(generator)
+    progress("measuring", len(generators), len(generators) + 1)
+    evaluation = Evaluation(style.name, len(seeds), {**rows, **exam.references()}, _made_with(original))
+    others = _general(style, original, stylised, core=False)
+    sheet = style_sheet(query_pictures(original, setting), query_pictures(stylised, setting), truth.sheet)
+    with folder_written_aside(run / FOLDER) as folder:
+        (folder / JSON).write_text(evaluation.to_json(), encoding="utf-8")
+        (folder / TABLE).write_text(markdown(evaluation.rows), encoding="utf-8")
+        save_picture(sheet, folder / SHEET)
+    write_report(run)
+    progress("measuring", 1, 1)
+    return Report(run / FOLDER, text_table(evaluation.rows), _remarks(evaluation, run.name), evaluation, others)
+
+
+def _remarks(evaluation: Evaluation, name: str) -> list[str]:
+    """The figures that a reader looks for first."""
+    parts, row = evaluation.of_ceiling(name), evaluation.rows[name]
+    return [
+        f"style accuracy is {parts['style_accuracy']:.2f} of the ceiling's, "
+        f"identity top-1 {parts['retrieval_top1']:.2f} of it ({evaluation.rows[CEILING].retrieval_top1:.2f} by the "
+        f"judge on true pictures); PSNR to the truth {row.psnr_gain:+.1f} dB against the untouched generator"
+    ]
+
+
+def _without_truth(
+    run: Path, style: Style, original: Renderer, stylised: Renderer, against: Sequence[Path], progress: Progress
+) -> Report:
+    if against:
+        raise ConfigError("--against compares runs by their paired truth, and this backbone has none; leave it out.")
+    progress("measuring", 0, 1)
+    others = _general(style, original, stylised, core=True)
+    plain = {name: value if math.isfinite(value) else None for name, value in others.items()}
+    with folder_written_aside(run / FOLDER) as folder:
+        values = {"schema": 1, "style": style.name, "metrics": plain, "made_with": _made_with(original)}
+        (folder / JSON).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    progress("measuring", 1, 1)
+    remark = (
+        f"There is no paired truth for {style.name!r} on backbone {read_config(run).backbone!r}: only the embedded "
+        "world's own styles have true pictures. These are the metrics that need none."
+    )
+    lines = [f"{name:16} {value:.3f}" for name, value in others.items()]
+    return Report(run / FOLDER, "\n".join(lines), [remark], None, others)
+
+
+def _general(style: Style, original: Renderer, stylised: Renderer, *, core: bool) -> dict[str, float]:
+    """What the registered metrics say of pictures before and after; without the core's own if `core` is False."""
+    offers = [o for o in registry().offers["metric"].values() if core or o.plugin != "builtin"]
+    if not offers:
+        return {}
+    before, after = (look(renderer, GENERAL_SEEDS, GENERAL_YAWS) for renderer in (original, stylised))
+    figures: dict[str, float] = {}
+    for offer in offers:
+        figures.update({name: float(value) for name, value in offer.load()(before, after, style).items()})
+    return figures
+
+
+def _comparable(folder: Path, style: Style, original: Renderer, device: str | None) -> Renderer:
+    """The stylised generator of another run, if it can stand in the same table."""
+    theirs = find_style(read_config(folder).style, registry().styles)
+    if theirs != style:
+        raise ConfigError(f"{folder} is a run of style {theirs.name!r}, and this one of {style.name!r}.")
+    base, stylised = load_original_and_run(folder, device)
+    if fingerprint(base) != fingerprint(original):
+        raise ConfigError(f"{folder} started from other backbone weights, so its pictures are of other subjects.")
+    return stylised
+
+
+def _free_name(folder: Path, taken: dict[str, Renderer]) -> str:
+    return folder.name if folder.name not in taken else str(folder)
+
+
+def _made_with(original: Renderer) -> dict[str, str]:
+    return {**versions(), "backbone_sha256": fingerprint(original)}
+
+
+def _shipped_judges() -> Panel:
+    from distill3d.tiny.judges import load_judges
+
+    return load_judges()
