@@ -93,11 +93,13 @@ def asymmetry(picture):
 
 
 def test_a_mirrored_camera_sees_the_flipped_picture(every_style):
-    """Shapes exactly; colours but for the normals, whose finite differences have a handedness."""
+    """But for a zombie's wounds, which are on one side."""
     rgb, depth, mask = every_style
     assert (asymmetry(mask) < 1e-4).all()
     assert (asymmetry(depth) < 1e-4).all()
-    assert (asymmetry(rgb) < 0.025).all()
+    wounded = torch.tensor([style == "zombie" for style in STYLE_NAMES])
+    assert (asymmetry(rgb)[~wounded] < 1e-4).all()
+    assert (asymmetry(rgb)[wounded] > 1e-3).all()
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)

@@ -19,7 +19,7 @@ from distill3d.draws import Draws
 from distill3d.tiny.train.store import read_tensors, write_json, write_tensors
 from distill3d.tiny.world import CODE_SIZE, STYLE_NAMES, Tracer, identity_from_codes, render_heads, style_rows
 
-WORLD_VERSION = 1  # of what the world looks like; raise it when a picture changes
+WORLD_VERSION = 2  # of what the world looks like; raise it when a picture changes
 SEED = 2024
 SHARD = 64  # heads in a file while the work goes on
 
@@ -35,6 +35,7 @@ class Set:
     size: int
     styles: tuple[str, ...] = ("photo",)  # heads take them in turn
     geometry: bool = True  # store depth and mask
+    source: bool = False  # store the same heads as a photo too, from the same cameras
     each_view: bool = False  # the views of a head take the styles in turn, instead of the heads
     around: float = 0.3  # share of the yaws from all sides
     front: float | None = None  # the other yaws: uniform within +- so many radians; None for normal(0, 0.6)
@@ -56,13 +57,13 @@ FACES: dict[str, Any] = {
 SETS = (
     Set("photo", 8192, 256, views=3, size=64),
     Set("photo128", 1536, 64, views=1, size=128, geometry=False),
-    Set("styles", 5320, 280, views=4, size=64, styles=STYLE_NAMES),
+    Set("styles", 5320, 280, views=4, size=64, styles=STYLE_NAMES, source=True),
     Set("faces", 3000, 256, **FACES),
 )
 SMOKE_SETS = (
     Set("photo", 12, 4, views=3, size=64),
     Set("photo128", 6, 2, views=1, size=128, geometry=False),
-    Set("styles", 14, 7, views=4, size=64, styles=STYLE_NAMES),
+    Set("styles", 14, 7, views=4, size=64, styles=STYLE_NAMES, source=True),
     Set("faces", 14, 6, **FACES),
 )
 
@@ -146,11 +147,15 @@ def _shard(one: Set, seed: int, items: Sequence[int], tracer: Tracer, samples: i
     if one.each_view:  # to the renderer, a head in another style is another head
         identity, rows = identity.repeat_interleave(one.views, 0), rows.flatten(0, 1)
         yaw, pitch = yaw.reshape(-1, 1), pitch.reshape(-1, 1)
-    pictures = render_heads(identity, rows, orbit(yaw, pitch), one.size, samples=samples, tracer=tracer)
-    rgb, depth, mask = (picture.unflatten(0, (len(items), -1)).flatten(1, 2) for picture in pictures)
-    stored["rgb"] = _bytes(rgb)
-    if one.geometry:
-        stored |= {"depth": depth.half(), "mask": _bytes(mask)}
+
+    def pictures(rows: Tensor) -> dict[str, Tensor]:
+        found = render_heads(identity, rows, orbit(yaw, pitch), one.size, samples=samples, tracer=tracer)
+        rgb, depth, mask = (picture.unflatten(0, (len(items), -1)).flatten(1, 2) for picture in found)
+        return {"rgb": _bytes(rgb)} | ({"depth": depth.half(), "mask": _bytes(mask)} if one.geometry else {})
+
+    stored |= pictures(rows)
+    if one.source:
+        stored |= {f"source_{key}": value for key, value in pictures(style_rows(["photo"]).expand_as(rows)).items()}
     del stored["z" if len(one.styles) > 1 else "style"]
     return stored
 

@@ -79,8 +79,8 @@ def _colours(own: Values) -> dict[str, Tensor]:
     colours = {
         "own_skin": (
             lerp(0.98, 0.40, tone) - 0.01 * warmth,
-            lerp(0.78, 0.22, tone) + 0.025 * warmth,
-            lerp(0.63, 0.14, tone) - 0.06 * warmth * (1.2 - tone),
+            lerp(0.77, 0.22, tone) + 0.045 * warmth * (1.1 - 0.6 * tone),
+            lerp(0.64, 0.15, tone) - 0.10 * warmth * (1.1 - 0.8 * tone),
         ),
         "own_hair": (
             lerp(lerp(0.90, 0.92, red), lerp(0.09, 0.30, red), dark),

@@ -73,8 +73,16 @@ def _skin(p: Values, x, y, z) -> Colour:
 
 def _fur(p: Values, skin: Colour, s, y, z) -> Colour:
     """Coat: dark tufts, a pale muzzle and a black nose."""
-    tufts = torch.sin(22 * s + 3 * torch.sin(7 * y)) * torch.sin(19 * y + 8 * z)
-    skin = scale(skin, 1 + p["fur"] * 0.26 * tufts)
+    reach = torch.sqrt(s * s + (y + 0.12) ** 2 + 1e-6)
+    around = torch.atan2(s, y + 0.12 + 0 * z)  # strokes run outwards from the muzzle, and down at the back
+    around = lerp(2 * azimuth(s, z), around, smoothstep(-0.1, 0.25, z))
+    strokes = torch.sin(19 * around + 2.5 * torch.sin(8 * reach)) + 0.6 * torch.sin(
+        31 * around - 3 * torch.sin(11 * reach)
+    )
+    outer = smoothstep(0.22, 0.5, reach)
+    skin = scale(
+        skin, 1 + p["fur"] * (0.17 * strokes * (0.35 + 0.65 * outer) - 0.16 * outer * smoothstep(-0.2, 0.3, y))
+    )
     muzzle = smoothstep(0.60, 0.72, z) * smoothstep(0.0, -0.12, y) + 0.6 * smoothstep(0.30, 0.22, s) * (y < -0.35)
     skin = mix(skin, scale(skin, 1.35), p["snout"] * muzzle.clamp(max=1) * smoothstep(0.2, 0.3, z))
     tip_z = 0.61 + p["nose_out"] + 0.13 * p["snout"]
@@ -145,5 +153,6 @@ def _eyes(p: Values, s, y, skin: Colour) -> Colour:
 def _strands(p: Values, s, y, z) -> Tensor:
     """Brightness along strands: fine lines that fall from the crown."""
     around = azimuth(s, z)
-    fine = torch.sin(42 * around + 3 * torch.sin(3.3 * y)) + 0.7 * torch.sin(25 * around - 2 * torch.sin(4.1 * y))
-    return 1 + 0.15 * fine * (1 - 0.6 * p["curls"])
+    fine = torch.sin(37 * around + 2.2 * torch.sin(3.3 * y)) * torch.sin(9 * around - 1.4 * torch.sin(4.1 * y) + 1)
+    broad = torch.sin(14 * around + 1.3 * torch.sin(2.7 * y + 1))
+    return 1 + (0.13 * fine + 0.08 * broad) * (1 - 0.6 * p["curls"])

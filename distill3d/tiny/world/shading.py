@@ -71,13 +71,13 @@ def _pencil(p: Values, grey: Tensor, ink: Tensor, point: Colour, facing: Tensor,
     x, y, z = point
     s = x.abs()
     hair, cloth = weights[4], weights[5]
-    slanted = torch.sin(30 * (0.3 * s + y + 0.3 * z))
-    fallen = torch.sin(24 * azimuth(s, z) + 2 * torch.sin(4 * y))
+    slanted = torch.sin(25 * (0.8 * s - 0.6 * y + 0.2 * z))
+    fallen = torch.sin(17 * azimuth(s, z) + 1.5 * torch.sin(3 * y)) + 0.5 * torch.sin(29 * azimuth(s, z))
     lines = lerp(slanted, fallen, hair)
     light = grey / ink.clamp(min=0.05)
-    dark = (1.0 - 1.1 * light + 0.45 * hair * (1 - ink)).clamp(0, 1)
-    stroke = smoothstep(-0.4, 0.6, lines - 1.45 + 2.3 * dark)
-    tone = 1 - 0.50 * stroke - 0.15 * dark - 0.30 * (0.7 - ink).clamp(min=0)
+    dark = (0.95 - 1.1 * light + 0.30 * hair * (1 - ink)).clamp(0, 1)
+    stroke = smoothstep(-0.5, 0.7, lines - 1.5 + 2.2 * dark)
+    tone = 1 - lerp(0.20, 0.42, hair) * stroke - 0.30 * dark - lerp(0.30, 0.45, hair) * (0.75 - ink).clamp(min=0)
     outline = smoothstep(0.18, 0.48, facing)
     features = (weights[3] + 0.6 * weights[2] + weights[1] * smoothstep(0.55, 0.25, ink)).clamp(max=1)
     tone = tone * (0.15 + 0.85 * outline) * (1 - 0.75 * features) + 0.04 * cloth

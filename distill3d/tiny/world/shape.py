@@ -58,7 +58,7 @@ def parts(p: Values, x: Tensor, y: Tensor, z: Tensor) -> Parts:
     skin = union(_head(p, s, y, z), _nose(p, s, y, z), 0.07)
     skin = union(skin, _snout(p, s, y, z), 0.10)
     skin = union(union(skin, _ears(p, s, y, z), 0.04), _neck(p, s, y, z), 0.10)
-    skin = cut(skin - p["fur"] * (0.012 * _tufts(s, y, z) + _whiskers(s, y, z)), mouth, 0.02)
+    skin = cut(skin - p["fur"] * (0.004 * _tufts(s, y, z) + _whiskers(s, y, z)), mouth, 0.02)
     lips = cut(lips, mouth, 0.012)
     return Parts(skin, _eyes(p, s, y, z), lips, _brows(p, s, y, z), _hair(p, s, y, z), _cloth(s, y, z))
 
@@ -165,8 +165,7 @@ def _whiskers(s, y, z) -> Tensor:
 
 def _locks(p: Values, around: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """How far strands stand out, about [-1, 1]: locks that fall from the crown, or a statue's round curls."""
-    strands = torch.sin(17 * around + 1.8 * torch.sin(4.3 * y))
-    strands = strands + 0.5 * torch.sin(31 * around - 2.5 * torch.sin(3.1 * y))
+    strands = torch.sin(11 * around + 1.5 * torch.sin(3.3 * y)) + 0.45 * torch.sin(19 * around - 2 * torch.sin(3.1 * y))
     curls = 2.2 * torch.sin(11 * around + torch.sin(9 * y)) * torch.sin(15 * y + 6 * z)
     return 0.7 * lerp(strands, curls, p["curls"])
 
