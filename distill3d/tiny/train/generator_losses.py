@@ -22,6 +22,7 @@ from distill3d.cameras import Cameras, orbit
 from distill3d.tiny.generator import BACKGROUND_DEPTH, TinyTriplane
 from distill3d.volume import pixel_rays
 
+DETAIL = 6.0  # how much more an error counts where the picture has detail: eyes and lips are few pixels
 SURFACE = 0.02  # half the thickness of the shell that carries the surface's colour, world units
 
 
@@ -59,12 +60,20 @@ class Photos:
         return orbit(self.yaw[subjects[:, None], views], self.pitch[subjects[:, None], views])
 
     def pixels(self, subjects: Tensor, views: Tensor) -> dict[str, Tensor]:
-        """rgb (B, V, 3, h, w) in [-1, 1]; depth and mask (B, V, 1, h, w), mask in [0, 1]."""
+        """rgb (B, V, 3, h, w) in [-1, 1]; its `detail`, depth and mask (B, V, 1, h, w), mask in [0, 1]."""
         at = (subjects[:, None], views)
-        found = {"rgb": self.rgb[at].float() / 127.5 - 1}
+        rgb = self.rgb[at].float() / 127.5 - 1
+        found = {"rgb": rgb, "detail": detail(rgb)}
         if self.depth is not None and self.mask is not None:
             found |= {"depth": self.depth[at].float(), "mask": self.mask[at].float() / 255}
         return found
+
+
+def detail(rgb: Tensor) -> Tensor:
+    """(B, V, 3, h, w) to weights (B, V, 1, h, w), 1 where the picture is flat, more where it is not; mean 1."""
+    flat = F.avg_pool2d(F.pad(rgb.flatten(0, 1), (2, 2, 2, 2), mode="replicate"), 5, 1).view_as(rgb)
+    weight = 1 + DETAIL * (rgb - flat).abs().mean(2, keepdim=True)
+    return weight / weight.mean()
 
 
 Logged = Mapping[str, float]
@@ -124,7 +133,8 @@ def field_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, half:
     density, colour = density.unflatten(1, t.shape[1:]) * 0.03, values[:, :3].unflatten(2, t.shape[1:])[..., 0]
     on = solid[..., 0].float()
     error = (colour.transpose(1, 2) - truth["rgb"]) / 2
-    colour_loss = ((error.abs() + 2 * error.square()).mean(-1) * on).sum() / on.sum()
+    counts = on * truth["detail"][..., 0]
+    colour_loss = ((error.abs() + 2 * error.square()).mean(-1) * counts).sum() / counts.sum()
     known = on + (truth["mask"][..., 0] < 0.05)  # half-covered pixels say nothing about either side
     empty_loss = (density[..., 1].clamp(max=20) * known).mean()
     solid_loss = (-torch.log(-torch.expm1(-density[..., 2]) + 1e-4) * on).mean()
@@ -136,18 +146,18 @@ def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.diff(dim=-1), x.diff(dim=-2)
 
 
-def picture_loss(ours: Tensor, truth: Tensor, edge_weight: float) -> tuple[Tensor, Tensor]:
-    """L1, squares and edges of pictures (..., h, w) in [-1, 1]; and the mean square."""
+def picture_loss(ours: Tensor, truth: Tensor, weight: Tensor, edge_weight: float) -> tuple[Tensor, Tensor]:
+    """L1 and squares, weighted, and edges of pictures (..., h, w) in [-1, 1]; and the mean square, unweighted."""
     error = (ours - truth) / 2
-    square = error.square().mean()
     edges = sum(e.abs().mean() for e in _edges(error))
-    return error.abs().mean() + 2 * square + edge_weight * edges, 4 * square
+    weighted = (weight * (error.abs() + 2 * error.square())).mean()
+    return weighted + edge_weight * edges, 4 * error.square().mean()
 
 
 def _patches(photos: Photos, views: int, count: int, side: int, g: torch.Generator):
-    """Subjects, views and the corners of square patches."""
+    """Subjects, views and the corners of square patches, the middle of the picture more often than its rim."""
     subjects, chosen = _pick(photos, count, views, g)
-    corner = torch.randint(0, 64 - side + 1, (count, views, 2), generator=g)
+    corner = torch.randint(0, 64 - side + 1, (2, count, views, 2), generator=g).sum(0) // 2
     return subjects, chosen, corner
 
 
@@ -177,7 +187,7 @@ def render_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, half
     found = _trace_patches(renderer, planes, photos.cameras(subjects, chosen), corner, side, jitter)
     values, depth, opacity = found
     truth = {name: _crop(x, corner, side) for name, x in photos.pixels(subjects, chosen).items()}
-    picture, square = picture_loss(values[:, :, :3], truth["rgb"], edge_weight=0.5)
+    picture, square = picture_loss(values[:, :, :3], truth["rgb"], truth["detail"], edge_weight=0.5)
     mask_loss = (opacity - truth["mask"]).abs().mean()
     depth_loss = ((depth - truth["depth"]).abs() * (truth["mask"] > 0.9)).mean()
     logged = {"psnr": psnr(square), "mask": mask_loss.item(), "depth": depth_loss.item()}
@@ -195,9 +205,12 @@ def superres_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, ha
         torch.rand(count, side * side, 1, generator=g),
     )  # fmt: skip
     ours = renderer.superresolution(values[:, 0, :3].detach(), values[:, 0, 3:], w)
-    truth = _crop(photos.pixels(subjects, chosen)["rgb"], 2 * corner, 2 * side)[:, 0]
+    pixels = photos.pixels(subjects, chosen)
+    truth, weight = (_crop(pixels[name], 2 * corner, 2 * side)[:, 0] for name in ("rgb", "detail"))
     inner = slice(rim, -rim)
-    loss, square = picture_loss(ours[..., inner, inner], truth[..., inner, inner], edge_weight=0.5)
+    loss, square = picture_loss(
+        ours[..., inner, inner], truth[..., inner, inner], weight[..., inner, inner], edge_weight=0.5
+    )
     baseline = F.interpolate(values[:, 0, :3].detach(), scale_factor=2.0, mode="bilinear")
     plain = (baseline - truth)[..., inner, inner].square().mean()
     return loss, {"psnr": psnr(square), "bilinear": psnr(plain)}
