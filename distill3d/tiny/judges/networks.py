@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 
 import torch
@@ -74,7 +75,7 @@ class FaceNet(nn.Module):
     The last layer sees where on the 7 x 7 grid something is, as ArcFace's networks do: an average would forget it.
     """
 
-    SQUEEZED = 24
+    SQUEEZED = 16
 
     def __init__(self, layout: Layout):
         super().__init__()
@@ -124,7 +125,7 @@ class DepthNet(nn.Module):
         widths = layout.widths
         self.stem = nn.Conv2d(3, widths[0], 4, 2, 1)
         self.stages = _stages(widths, layout.depths)
-        pairs = list(zip(widths[:-1], widths[1:]))[::-1]
+        pairs = list(itertools.pairwise(widths))[::-1]
         self.joins = nn.ModuleList(nn.Conv2d(low + high, low, 1, bias=False) for low, high in pairs)
         self.ups = nn.ModuleList(Block(low, low) for low, _ in pairs)
         self.norm = _norm(widths[0])

@@ -9,6 +9,7 @@ STAGES = {
     "world": "the data: procedural heads, their depth and masks",
     "generator": "the tri-plane generator",
     "diffusion": "the latent diffusion model",
+    "judges": "the judges: identity, style, a second CLIP, depth",
 }
 ALL = "all"
 

@@ -1,0 +1,111 @@
+"""The judges one after the other, and the command line that makes them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import CLIPTokenizer
+
+from distill3d.tiny.judges.networks import DepthNet, StyleNet
+from distill3d.tiny.train.diffusion.loop import Recipe, Training
+from distill3d.tiny.train.diffusion.tokenizer import build_tokenizer
+from distill3d.tiny.train.judges import clip, depth, face, pack, style
+from distill3d.tiny.train.judges.faces import Faces, load_faces
+
+SEED = 11  # not the diffusion model's: its CLIP and the judges' have nothing in common
+RECIPES = {"style": style.RECIPE, "depth": depth.RECIPE, "clip": clip.RECIPE, "face": face.RECIPE}
+STAGES = (*RECIPES, "pack")
+SMOKE_BATCH = 4
+
+
+class Chain:
+    """The judges of one work folder."""
+
+    def __init__(self, work: Path, recipes: dict[str, Recipe]):
+        self.work, self.folder, self.recipes = work, work / "judges" / "training", recipes
+
+    @cached_property
+    def faces(self) -> tuple[Faces, Faces]:
+        """Training and held-out heads."""
+        return load_faces(self.work)
+
+    @cached_property
+    def tokenizer(self) -> CLIPTokenizer:
+        """The judges' own; numbered as the diffusion model's, but no file is shared."""
+        folder = self.folder / "tokenizer"
+        return CLIPTokenizer.from_pretrained(folder) if folder.is_dir() else build_tokenizer(folder)
+
+    def run(self, stage: str, until: int | None = None) -> None:
+        """Run one of `STAGES`, going on from its checkpoint; `until`: stop (with a checkpoint) at that step."""
+        torch.set_num_threads(1)  # two are slower at this size
+        torch.set_flush_denormal(True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if stage == "pack":
+            pack.pack(self.folder, self.work / "judges", self.faces[1], self.recipes)
+        else:
+            getattr(self, stage)(until)
+
+    def _train(self, name: str, build: Callable[[], nn.Module]) -> Training:
+        torch.manual_seed(self.recipes[name].seed)  # initial weights; everything later is drawn per step
+        return Training(name, build(), self.recipes[name], self.folder)
+
+    def face(self, until: int | None) -> None:
+        """Train the identity judge."""
+        training = self._train("face", face.FaceTrainee)
+        loss = face.face_loss(training.net, self.faces[0], training.recipe.batch)
+        training.run(loss, lambda net: pack.save_network(self.folder, "face", net.judge), until)
+
+    def style(self, until: int | None) -> None:
+        """Train the style judge."""
+        training = self._train("style", lambda: StyleNet(style.LAYOUT))
+        loss = style.style_loss(training.net, self.faces[0], training.recipe.batch)
+        training.run(loss, lambda net: pack.save_network(self.folder, "style", net), until)
+
+    def depth(self, until: int | None) -> None:
+        """Train the depth judge."""
+        training = self._train("depth", lambda: DepthNet(depth.LAYOUT))
+        loss = depth.depth_loss(training.net, self.faces[0], training.recipe.batch)
+        training.run(loss, lambda net: pack.save_network(self.folder, "depth", net), until)
+
+    def clip(self, until: int | None) -> None:
+        """Train the second CLIP."""
+        training = self._train("clip", lambda: clip.build_clip(self.tokenizer))
+        loss = clip.clip_loss(training.net, self.tokenizer, self.faces[0], training.recipe.batch)
+        training.run(loss, lambda net: pack.save_clip(self.folder, net, self.tokenizer), until)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m distill3d.tiny.train judges", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder with data/; results go to judges/ in it")
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--smoke", action="store_true", help="two steps of everything, to see that it runs")
+    parser.add_argument("--install", action="store_true", help="copy the judges into the package")
+    for name, recipe in RECIPES.items():
+        parser.add_argument(f"--{name}-steps", type=int, default=recipe.steps, help="default %(default)s")
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train, measure and pack the judges; see the package's docstring.
+
+    Args:
+        argv: the command line after `python -m distill3d.tiny.train judges`.
+    """
+    given = _parser().parse_args(list(argv))
+    budgets = {name: 2 if given.smoke else getattr(given, f"{name}_steps") for name in RECIPES}
+    recipes = {name: replace(recipe, steps=budgets[name], seed=given.seed) for name, recipe in RECIPES.items()}
+    if given.smoke:
+        recipes = {name: replace(recipe, batch=SMOKE_BATCH) for name, recipe in recipes.items()}
+    chain = Chain(given.work, recipes)
+    for stage in STAGES if given.stage == "all" else (given.stage,):
+        chain.run(stage)
+    if given.install:
+        pack.install(given.work / "judges")
+        print(f"Installed {pack.JUDGES_FOLDER}")
