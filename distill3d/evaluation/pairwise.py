@@ -30,5 +30,5 @@ def upper(distances: Tensor) -> Tensor:
     """The S (S - 1) / 2 distances above the diagonal of (S, S), each pair once."""
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
         raise ShapeError(f"A table of distances is square, got {tuple(distances.shape)}.")
-    row, column = torch.triu_indices(*distances.shape, offset=1)
+    row, column = torch.triu_indices(len(distances), len(distances), offset=1)
     return distances[row, column]

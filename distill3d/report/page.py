@@ -35,6 +35,8 @@ def write_report(folder: Path) -> Path:
         sheet=data_uri(folder / "sheet.png"),
         turntable=data_uri(folder / "turntable.webp"),
         previews=_previews(folder / "previews"),
+        evaluation=evaluation_table(_read_json(folder / "evaluation" / "evaluation.json")),
+        evaluation_sheet=data_uri(folder / "evaluation" / "sheet.png"),
         curves=curves_svg(records) if records else None,
         summary=summary(records),
         versions=_read_json(folder / "versions.json"),
@@ -66,6 +68,15 @@ def summary(records: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
+def evaluation_table(values: Mapping[str, Any]) -> list[list[str]]:
+    """The rows that `distill3d evaluate` left, the titles first; a column that says nothing anywhere is left out."""
+    rows = values.get("rows") or ({"run": values["metrics"]} if values.get("metrics") else {})
+    titles = [t for t in next(iter(rows.values()), {}) if any(row.get(t) is not None for row in rows.values())]
+    lines = [["-" if row.get(t) is None else f"{row[t]:.3g}" for t in titles] for row in rows.values()]
+    named = [[name, *line] for name, line in zip(rows, lines)]
+    return [["", *(title.replace("_", " ") for title in titles)], *named] if named else []
+
+
 def commands(config: Mapping[str, Any], folder: str) -> dict[str, str]:
     """How to do it again, go on, and look closer."""
     words = ["distill3d", "run"]
@@ -91,6 +102,7 @@ def commands(config: Mapping[str, Any], folder: str) -> dict[str, str]:
     return {
         "Do it again": shlex.join(words),
         "Go on after a stop": shlex.join(["distill3d", "run", "--resume", folder]),
+        "Measure it": shlex.join(["distill3d", "evaluate", folder]),
         "More pictures": shlex.join(["distill3d", "render", folder, "--seeds", "0-7", "--views", "5"]),
     }
 

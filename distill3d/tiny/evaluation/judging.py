@@ -55,13 +55,13 @@ class TrainingClip:
     """The CLIP whose text half conditions the diffusion model. The wheel has only that half."""
 
     def __init__(self, folder: Path | str):
-        from transformers import CLIPModel, CLIPTokenizer
-
         if not (Path(folder) / "model.safetensors").is_file():
             raise WeightsError(
                 f"{folder} holds no CLIP. Give the folder clip/ that `python -m distill3d.tiny.train diffusion` "
                 "leaves in its work folder; the package ships the text half alone."
             )
+        from transformers import CLIPModel, CLIPTokenizer  # seconds to import
+
         self.model = CLIPModel.from_pretrained(folder, local_files_only=True).requires_grad_(False).eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
