@@ -15,7 +15,7 @@ from torch import Tensor
 from distill3d.tiny.train.diffusion.data import Subjects, flip_some, grid, to_image
 from distill3d.tiny.train.diffusion.loop import Recipe
 
-RECIPE = Recipe(steps=4_000, lr=0.02, batch=4, ema=0.995, decay_share=0.6)
+RECIPE = Recipe(steps=5_500, lr=0.02, batch=4, ema=0.995, decay_share=0.6)
 GRID_EVERY = 5  # steps: the decoder must also draw heads of half the size
 KL_WEIGHT = 2e-4  # for each latent number; enough to keep the latents near one scale, too little to blur
 
