@@ -12,6 +12,7 @@ from study_tables import Study
 from distill3d.files import written_aside
 
 COLOURS = ("#1f4e8c", "#3f8fb5", "#7a7a7a", "#d98841", "#a8322a")  # LD is blue, SDS red
+TRADE = ("style_accuracy", "retrieval_top1")
 LADDER_PANELS = (
     ("style_accuracy", "style accuracy"),
     ("retrieval_top1", "identity top-1"),
@@ -24,8 +25,9 @@ def draw(study: Study, folder: Path) -> None:
     """study.svg and study.png."""
     from matplotlib.figure import Figure  # heavy: only when something is drawn
 
-    figure = Figure(figsize=(11, 17.5), layout="constrained")
-    axes = figure.subplots(5, 3)
+    figure = Figure(figsize=(11, 16), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(4, 1))  # long labels below need not narrow what is above
+    axes, bottom = upper.subplots(4, 3, sharey="row"), lower.subplots(1, 3)
     grid = baseline_grid(study.lr)
     for row, control in enumerate((False, True)):
         for column, factor in enumerate(LR_FACTORS):
@@ -35,7 +37,7 @@ def draw(study: Study, folder: Path) -> None:
             _distance(axes[2 + row, column], study, lines, title)
     axes[0, 0].legend(fontsize=7, title="noise_baseline", title_fontsize=7)
     rungs = {**ladder(study.lr), **own_weights(study.lr)}
-    for place, (axis, (key, title)) in enumerate(zip(axes[4], LADDER_PANELS)):
+    for place, (axis, (key, title)) in enumerate(zip(bottom, LADDER_PANELS)):
         _rungs(axis, study, rungs, key, title, named=place == 0)
     for name in ("study.svg", "study.png"):
         with written_aside(folder / name) as aside:
@@ -45,9 +47,11 @@ def draw(study: Study, folder: Path) -> None:
 
 def _trade(axis: Any, study: Study, lines: dict[float, Configuration], title: str) -> None:
     """Style accuracy across, identity up; a line follows the steps, its last point has intervals."""
+    begin = [_reference(study, "untouched", key) for key in TRADE]
     for (baseline, configuration), colour in zip(lines.items(), COLOURS):
         points = [_point(study, configuration, step) for step in study.steps()]
-        axis.plot([p[0].mean for p in points], [p[1].mean for p in points], color=colour, linewidth=1, alpha=0.7)
+        ways = [[start, *(point[i].mean for point in points)] for i, start in enumerate(begin)]
+        axis.plot(*ways, color=colour, linewidth=1, alpha=0.7, marker=".", markersize=3)
         across, up = points[-1]
         name = {0.0: "0 (LD)", 1.0: "1 (SDS)"}.get(baseline, f"{baseline:g}")
         axis.errorbar(
@@ -62,16 +66,17 @@ def _trade(axis: Any, study: Study, lines: dict[float, Configuration], title: st
             label=name,
         )
     for name, (marker, colour) in REFERENCES.items():
-        where = [_reference(study, name, key) for key in ("style_accuracy", "retrieval_top1")]
+        where = [_reference(study, name, key) for key in TRADE]
         axis.plot(*[[v] for v in where], marker=marker, color=colour, markersize=6, linestyle="none")
         if all(map(math.isfinite, where)):
-            axis.annotate(name, where, fontsize=6, xytext=(4, -7), textcoords="offset points", color=colour)
+            side, shift = ("right", -5) if where[0] > 0.5 else ("left", 5)
+            axis.annotate(name, where, fontsize=6, xytext=(shift, 4), textcoords="offset points", ha=side, color=colour)
     axis.set(xlim=(-0.05, 1.08), ylim=(-0.05, 1.08))
     _label(axis, title, "style accuracy", "identity top-1")
 
 
 def _point(study: Study, configuration: Configuration, step: int) -> tuple[Any, Any]:
-    across, up = (study.interval(configuration, key, step) for key in ("style_accuracy", "retrieval_top1"))
+    across, up = (study.interval(configuration, key, step) for key in TRADE)
     return across, up
 
 

@@ -13,6 +13,7 @@ GUIDANCE = 6.0  # the same for all, that of `ld`
 ALL_TIMESTEPS = (0.02, 0.98)
 
 # CPU-seconds of one step of two subjects on one core, and what each part adds; of one snapshot of 64 subjects.
+CONTROL = {False: "off", True: "depth"}  # without and with ControlNet
 STEP = {"base": 0.32, "control": 0.14, "grid=raw": 0.16, "grid=image": 0.55, "mirror": 0.1}
 SNAPSHOT, START = 5.0, 0.5
 
@@ -49,7 +50,13 @@ def plain(lr: float, baseline: float, control: bool, **parts: Any) -> Configurat
     """The family at equal w(t) = sigma, single views unless `parts` says otherwise."""
     options = {"mirror": False, "grid": "off", "rank": False, **parts}
     return configuration(
-        "ld", lr, guidance_scale=GUIDANCE, t_range=ALL_TIMESTEPS, noise_baseline=baseline, control=control, **options
+        "ld",
+        lr,
+        guidance_scale=GUIDANCE,
+        t_range=ALL_TIMESTEPS,
+        noise_baseline=baseline,
+        control=CONTROL[control],
+        **options,
     )
 
 
@@ -80,9 +87,11 @@ def own_weights(lr: float) -> dict[str, Configuration]:
     """The first three rungs with the w(t) that each method was published with, and nothing else changed."""
     shared = {"guidance_scale": GUIDANCE, "t_range": ALL_TIMESTEPS, "mirror": False, "grid": "off"}
     return {
-        "SDS, w = sigma^2": configuration("sds", lr, control=False, **shared),
-        "SDS + ControlNet, w = sigma^2": configuration("sds", lr, control=True, **shared),
-        "LD + ControlNet, w = sqrt(alpha_bar)/sigma": configuration("ld-paper", lr, control=True, rank=False, **shared),
+        "SDS, w = sigma^2": configuration("sds", lr, control=CONTROL[False], **shared),
+        "SDS + ControlNet, w = sigma^2": configuration("sds", lr, control=CONTROL[True], **shared),
+        "LD + ControlNet, w = sqrt(alpha_bar)/sigma": configuration(
+            "ld-paper", lr, control=CONTROL[True], rank=False, **shared
+        ),
     }
 
 
@@ -95,6 +104,6 @@ def configurations(lr: float) -> list[Configuration]:
 def expected_seconds(configuration: Configuration, steps: int, snapshots: Sequence[int]) -> float:
     """CPU-seconds of one cell, by what the parts cost."""
     options: Mapping[str, Any] = dict(configuration.options)
-    step = STEP["base"] + STEP["control"] * options["control"] + STEP["mirror"] * options["mirror"]
-    step += STEP.get(f"grid={options['grid']}", 0.0) * (1.2 if options["control"] else 1)
+    step = STEP["base"] + STEP["control"] * (options["control"] != "off") + STEP["mirror"] * options["mirror"]
+    step += STEP.get(f"grid={options['grid']}", 0.0) * (1.2 if options["control"] != "off" else 1)
     return START + steps * step + len(snapshots) * SNAPSHOT
