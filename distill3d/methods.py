@@ -20,6 +20,9 @@ from distill3d.styles import Style
 from distill3d.views import Grid, Mirror, Single, View, ViewLayout
 
 GridStage = Literal["off", "raw", "image"]  # "raw": before super-resolution, as in the paper
+ControlName = Literal["off", "depth", "canny"]  # of single views; see `score_terms` for grids
+# The ControlNets that each looks for, the first that the scorer has is taken.
+CONTROL_CHOICES: dict[str, tuple[str, ...]] = {"off": (), "depth": ("depth",), "canny": ("canny", "depth")}
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,19 @@ def score_terms(
     style: Style,
     defaults: RunDefaults,
     *,
-    control: bool,
+    control: ControlName,
     mirror: bool,
     grid: GridStage,
 ) -> dict[str, Weighted]:
-    """The members of the family on single views and, unless `grid` is "off", on 2x2 grids of one subject."""
+    """The members of the family on single views and, unless `grid` is "off", on 2x2 grids of one subject.
+
+    Grids are controlled by depth: in a tile of a grid there is little room for edges.
+    """
     scorer = objective.scorer
     main = View("main", defaults.front)
     views: ViewLayout = Mirror(main, objective.mirror_weights) if mirror else Single(main)
     shared = _draws_and_prompts(objective, style)
-    single = Denoising(scorer, views, **shared, controls=_control(scorer, "canny", "depth") if control else ())
+    single = Denoising(scorer, views, **shared, controls=_control(scorer, *CONTROL_CHOICES[control]))
     terms = {"score": Weighted(1.0, ScoreTerm(single, objective))}
     if grid != "off":
         stage: Stage = grid
@@ -61,7 +67,7 @@ def score_terms(
             replace(layout, size=layout.tile(scorer.image_size)),
             **shared,
             stage=stage,
-            controls=_control(scorer, "depth") if control else (),
+            controls=_control(scorer, *CONTROL_CHOICES[control][-1:]),
             draw="grid",
         )
         terms["grid"] = Weighted(1.0, ScoreTerm(of_grid, variant(objective)))
@@ -93,7 +99,7 @@ def ld(
     guidance_scale: float = 6.0,
     noise_baseline: float = 0.0,
     t_range: tuple[float, float] = (0.02, 0.98),
-    control: bool = True,
+    control: ControlName = "depth",
     mirror: bool = True,
     grid: GridStage = "raw",
     rank: bool = True,
@@ -123,7 +129,7 @@ def ld_paper(
     guidance_scale: float = 7.5,
     noise_baseline: float = 0.0,
     t_range: tuple[float, float] = LDLoss.t_range,
-    control: bool = True,
+    control: ControlName = "depth",
     mirror: bool = True,
     grid: GridStage = "raw",
     rank: bool = True,
@@ -175,7 +181,7 @@ def sds(
     guidance_scale: float = SDSLoss.guidance_scale,
     noise_baseline: float = SDSLoss.noise_baseline,
     t_range: tuple[float, float] = SDSLoss.t_range,
-    control: bool = False,
+    control: ControlName = "off",
     mirror: bool = False,
     grid: GridStage = "off",
 ) -> Method:
@@ -196,7 +202,7 @@ def csd(
     defaults: RunDefaults,
     *,
     t_range: tuple[float, float] = CSDLoss.t_range,
-    control: bool = False,
+    control: ControlName = "off",
     mirror: bool = False,
     grid: GridStage = "off",
 ) -> Method:

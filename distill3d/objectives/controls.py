@@ -43,20 +43,30 @@ def depth_control(reference: Side, layout: ViewLayout, stage: Stage, size: int) 
     return layout.join(picture).expand(-1, 3, -1, -1)
 
 
-def canny_control(reference: Side, layout: ViewLayout, stage: Stage, size: int) -> Tensor:
-    """OpenCV's Canny edges of the reference's pictures, thresholds 50 and 250 on its red channel.
+def canny_edges(images: Tensor) -> Tensor:
+    """OpenCV's Canny edges, thresholds 50 and 250 on the red channel, as the released script finds them.
 
-    The released script reads the red channel too. Needs the `control` extra.
+    Args:
+        images: (B, 3, H, W) in [-1, 1].
+    Returns:
+        (B, H, W) of 0 and 1.
+    Raises:
+        MissingExtraError: without the `control` extra.
     """
     try:
         import cv2
     except ImportError as error:
         raise MissingExtraError("The canny control", "control") from error
+    red = ((images[:, 0].detach().clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
+    edges = torch.stack([torch.from_numpy(cv2.Canny(picture.numpy(), 50, 250)) for picture in red])
+    return edges.to(images) / 255
+
+
+def canny_control(reference: Side, layout: ViewLayout, stage: Stage, size: int) -> Tensor:
+    """The edges of the reference's pictures; see `canny_edges`."""
     tiles = reference.tiles(layout.shown, stage, layout.tile(size))
-    red = ((tiles[:, :, 0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
-    edges = torch.stack([torch.stack([torch.from_numpy(cv2.Canny(v.numpy(), 50, 250)) for v in s]) for s in red])
-    picture = layout.join(edges[:, :, None].to(tiles) / 255)
-    return picture.expand(-1, 3, -1, -1)
+    edges = canny_edges(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])
+    return layout.join(edges[:, :, None]).expand(-1, 3, -1, -1)
 
 
 CONTROLS: dict[str, Control] = {"depth": depth_control, "canny": canny_control}

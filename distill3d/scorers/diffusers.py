@@ -259,8 +259,10 @@ def load_diffusers(
 
 
 def load_tiny(weights: str | None = None, device: str = "cpu") -> DiffusersScorer:
-    """`--scorer tiny`: the embedded model, with its depth ControlNet."""
+    """`--scorer tiny`: the embedded model, with its ControlNets for depth and edges."""
     folder = Path(weights) if weights else Path(__file__).parents[1] / "tiny" / "weights" / "diffusion"
-    scorer = DiffusersScorer.load(str(folder), controlnets={"depth": str(folder / "controlnet")}, device=device)
+    places = {"depth": folder / "controlnet", "canny": folder / "controlnet-canny"}
+    controlnets = {name: str(place) for name, place in places.items() if name == "depth" or place.is_dir()}
+    scorer = DiffusersScorer.load(str(folder), controlnets=controlnets, device=device)
     scorer.weights_licence = "Apache-2.0"
     return scorer

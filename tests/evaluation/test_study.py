@@ -60,7 +60,7 @@ def test_the_grid_of_baselines_holds_everything_else_equal():
         objective = objective_of(configuration)
         assert (objective.weighting, objective.guidance_scale, objective.t_range) == ("sigma", 6.0, (0.02, 0.98))
         assert objective.noise_baseline == baseline and objective.rank_weights is None
-        assert configuration.lr == lr and dict(configuration.options)["control"] == control
+        assert configuration.lr == lr and dict(configuration.options)["control"] == ("depth" if control else "off")
 
 
 def test_own_weights_change_the_weight_and_nothing_else():

@@ -13,12 +13,21 @@ pytest.importorskip("diffusers")
 
 from distill3d.tiny.train.diffusion.captions import OWN_WORDS, PHRASINGS, all_words, caption, traits, view_words
 from distill3d.tiny.train.diffusion.chain import RECIPES, Chain
-from distill3d.tiny.train.diffusion.data import Subjects, depth_control, grid, grid_control
+from distill3d.tiny.train.diffusion.controlnet import CONTROLS, batch_control, build_controlnet
+from distill3d.tiny.train.diffusion.data import (
+    Subjects,
+    depth_control,
+    edge_control,
+    grid,
+    grid_control,
+    grid_edges,
+    load_subjects,
+)
 from distill3d.tiny.train.diffusion.loop import Recipe, load_progress
 from distill3d.tiny.train.diffusion.optimizer import orthogonalised
 from distill3d.tiny.train.diffusion.text import contrast
 from distill3d.tiny.train.diffusion.tokenizer import MAX_LENGTH, USUAL_WORDS, build_tokenizer
-from distill3d.tiny.train.diffusion.unet import spread_timesteps
+from distill3d.tiny.train.diffusion.unet import Batch, build_unet, spread_timesteps
 from distill3d.tiny.train.store import read_tensors, write_tensors
 from distill3d.tiny.world.identity import IDENTITY_NAMES
 from distill3d.tiny.world.styles import STYLE_NAMES
@@ -135,6 +144,55 @@ def test_each_tile_of_a_control_grid_is_stretched_on_its_own():
     torch.testing.assert_close(control[..., 4:, :4], alone)
 
 
+def test_control_edges_lie_where_the_picture_jumps():
+    image = torch.zeros(1, 3, 16, 16)
+    image[..., 8:] = 1.0
+    edges = edge_control(image)
+    assert edges.shape == image.shape
+    assert edges[..., 7:9].amax(-1).min() == 1
+    assert edges[..., :6].sum() == edges[..., 10:].sum() == 0
+    assert edge_control(0 * image).sum() == 0
+
+
+def test_the_seams_of_a_grid_are_no_edges():
+    tiles = torch.linspace(-1, 1, 4).view(1, 4, 1, 1, 1).expand(1, 4, 3, 16, 16)
+    assert grid_edges(tiles).shape == (1, 3, 16, 16)
+    assert grid_edges(tiles).sum() == 0
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("views", [None, torch.tensor([2, 1, 3])])
+def test_a_control_comes_from_the_photo_where_it_is_asked_to_and_is_mirrored_with_its_picture(work, name, views):
+    subjects, _ = load_subjects(work, held_out=1)
+    flipped = torch.tensor([False, True, False])
+
+    def batch(flipped):
+        return Batch(torch.zeros(3, 4, 16, 16), torch.zeros(3, 1, 1), torch.tensor([0, 2, 1]), views, flipped)
+
+    own, photo, mixed = (
+        batch_control(name, subjects, batch(torch.zeros(3).bool()), torch.tensor(source))
+        for source in ([False] * 3, [True] * 3, [False, True, False])
+    )
+    assert own.shape == (3, 3, 64, 64)
+    assert not torch.equal(own[1], photo[1])
+    assert torch.equal(mixed, torch.stack([own[0], photo[1], own[2]]))
+    turned = batch_control(name, subjects, batch(flipped), torch.zeros(3).bool())
+    assert torch.equal(turned, torch.stack([own[0], own[1].flip(-1), own[2]]))
+
+
+def test_an_untrained_controlnet_changes_nothing_and_starts_from_the_denoiser():
+    torch.manual_seed(0)
+    unet = build_unet()
+    controlnet = build_controlnet(unet)
+    down, middle = controlnet(
+        torch.randn(1, 4, 16, 16), 500, torch.randn(1, 3, 64), torch.rand(1, 3, 64, 64), return_dict=False
+    )
+    assert all(residual.abs().max() == 0 for residual in (*down, middle))
+    assert torch.equal(controlnet.conv_in.weight, unet.conv_in.weight)
+    assert torch.equal(controlnet.down_blocks[1].resnets[0].conv1.weight, unet.down_blocks[1].resnets[0].conv1.weight)
+    assert sum(p.numel() for p in controlnet.parameters()) < 0.3 * sum(p.numel() for p in unet.parameters())
+
+
 def test_timesteps_of_a_batch_cover_the_whole_range():
     timestep = spread_timesteps(torch.rand(10))
     assert (timestep // 100).tolist() == list(range(10))
@@ -180,6 +238,9 @@ def work(tmp_path_factory) -> Path:
         depth=(2.5 + torch.rand(count, 4, 1, 64, 64, generator=generator)).half(),
         mask=torch.full((count, 4, 1, 64, 64), 255, dtype=torch.uint8),
         yaw=torch.rand(count, 4, generator=generator),
+        source_rgb=torch.randint(256, (count, 4, 3, 64, 64), generator=generator, dtype=torch.uint8),
+        source_depth=(2.5 + torch.rand(count, 4, 1, 64, 64, generator=generator)).half(),
+        source_mask=torch.full((count, 4, 1, 64, 64), 255, dtype=torch.uint8),
     )
     write_tensors(work / "data" / "styles.safetensors", vars(subjects))
     return work

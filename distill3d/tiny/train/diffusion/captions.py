@@ -98,7 +98,7 @@ SHOWN_TRAITS: dict[str, tuple[str, ...]] = {
 
 GRID_WORDS = "four views"
 QUALITY_WORDS = ("high quality", "highly detailed", "best quality")  # of every picture; so that users may write them
-FIRST_PHRASING, WITH_TRAIT, WITH_VIEW, VIEW_FIRST, WITH_GRID_WORDS, WITH_QUALITY = 0.4, 0.35, 0.45, 0.5, 0.5, 0.08
+FIRST_PHRASING, WITH_TRAIT, WITH_VIEW, VIEW_FIRST, WITH_GRID_WORDS, WITH_QUALITY = 0.4, 0.35, 0.45, 0.5, 0.85, 0.08
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from distill3d.tiny.train.diffusion.data import Subjects, load_subjects
 from distill3d.tiny.train.diffusion.loop import Recipe, Training
 from distill3d.tiny.train.diffusion.tokenizer import build_tokenizer
 
-TRAINED = ("vae", "clip", "unet", "controlnet")
+TRAINED = ("vae", "clip", "unet", "depth", "canny")
 STAGES = (*TRAINED, "pack", "samples")
-RECIPES = {"vae": vae.RECIPE, "clip": text.RECIPE, "unet": unet.RECIPE, "controlnet": controlnet.RECIPE}
+RECIPES = {"vae": vae.RECIPE, "clip": text.RECIPE, "unet": unet.RECIPE} | dict.fromkeys(
+    controlnet.CONTROLS, controlnet.RECIPE
+)
 
 
 class Chain:
@@ -87,12 +89,19 @@ class Chain:
         loss = unet.unet_loss(training.net, self._batches(), training.recipe.batch)
         training.run(loss, lambda net: net.save_pretrained(self.folder / "unet"), until)
 
-    def controlnet(self, extend: int, until: int | None) -> None:
+    def depth(self, extend: int, until: int | None) -> None:
         """Train the depth ControlNet on the finished denoiser."""
+        self._controlnet("depth", extend, until)
+
+    def canny(self, extend: int, until: int | None) -> None:
+        """Train the edge ControlNet on the finished denoiser."""
+        self._controlnet("canny", extend, until)
+
+    def _controlnet(self, name: str, extend: int, until: int | None) -> None:
         denoiser = UNet2DConditionModel.from_pretrained(self.folder / "unet").eval()
-        training = self._train("controlnet", lambda: controlnet.build_controlnet(denoiser), extend)
-        loss = controlnet.controlnet_loss(training.net, denoiser, self._batches(), training.recipe.batch)
-        training.run(loss, lambda net: net.save_pretrained(self.folder / "controlnet-depth"), until)
+        training = self._train(name, lambda: controlnet.build_controlnet(denoiser), extend)
+        loss = controlnet.controlnet_loss(name, training.net, denoiser, self._batches(), training.recipe.batch)
+        training.run(loss, lambda net: net.save_pretrained(self.folder / f"controlnet-{name}"), until)
 
     def pack(self) -> None:
         """Write the half-precision pipeline."""

@@ -1,55 +1,117 @@
 # diffusers loads its classes lazily: to mypy they are untyped names.
 # mypy: disable-error-code="attr-defined,operator,union-attr"
-"""A ControlNet that reads depth: the denoiser's encoder again, with a picture beside the latents."""
+"""ControlNets, one that reads depth and one that reads edges: the denoiser's encoder again, with a picture beside the
+latents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from distill3d.tiny.train.diffusion.data import Subjects, depth_control, flip_some, grid_control
+from distill3d.tiny.train.diffusion.data import (
+    Subjects,
+    depth_control,
+    edge_control,
+    flip_some,
+    grid_control,
+    grid_edges,
+    to_image,
+)
 from distill3d.tiny.train.diffusion.loop import Recipe
 from distill3d.tiny.train.diffusion.unet import Batch, Batches, add_noise, build_scheduler, min_snr_loss
 
-RECIPE = Recipe(steps=1_500, lr=6e-3, batch=24, ema=0.99)
-NO_PROMPT = 0.3  # often, so that the depth has to be read
+RECIPE = Recipe(steps=1_200, lr=6e-3, batch=24, ema=0.99)
+NO_PROMPT = 0.3  # often, so that the control has to be read
+# How often the control is that of the same head as a photo. A distillation controls with what the untouched generator
+# shows; a model that had only seen a werewolf's own depth would draw that depth, and no werewolf's ears.
+FROM_SOURCE = 0.5
 
 
 def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     """A ControlNet that starts from the denoiser's weights and changes nothing yet.
 
-    Its picture is 64 x 64 where the latents are 16 x 16: three entries make two halvings.
+    Convolutions only: the prompt acts in the denoiser, and without attention it is half as large. Its picture is
+    64 x 64 where the latents are 16 x 16: three entries make two halvings.
     """
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 32), conditioning_channels=3)
+    config = unet.config
+    controlnet = ControlNetModel(
+        in_channels=config.in_channels,
+        conditioning_channels=3,
+        down_block_types=("DownBlock2D",) * len(config.block_out_channels),
+        mid_block_type="UNetMidBlock2D",
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        norm_num_groups=config.norm_num_groups,
+        cross_attention_dim=config.cross_attention_dim,
+        attention_head_dim=config.attention_head_dim,
+        conditioning_embedding_out_channels=(8, 16, 32),
+    )
+    known, own = unet.state_dict(), controlnet.state_dict()
+    own.update({name: known[name] for name in own if name in known})
+    controlnet.load_state_dict(own)
+    return controlnet
 
 
-def batch_control(subjects: Subjects, batch: Batch) -> Tensor:
-    """(B, 3, 64, 64) in [0, 1]: the depth of each picture of the batch, mirrored where it is."""
-    if batch.views is None:
-        control = grid_control(subjects.depth[batch.subjects], subjects.mask[batch.subjects].float() / 255)
-    else:
-        where = batch.subjects, batch.views
-        control = depth_control(subjects.depth[where], subjects.mask[where].float() / 255)
-    return flip_some(control, batch.flipped)
+def batch_control(name: str, subjects: Subjects, batch: Batch, source: Tensor) -> Tensor:
+    """(B, 3, 64, 64) in [0, 1]: the control of each picture of a batch, mirrored where it is.
+
+    Args:
+        name: a key of `CONTROLS`.
+        source: (B,) bool, whose control is that of the head as a photo.
+    """
+    where = batch.subjects if batch.views is None else (batch.subjects, batch.views)
+    views = {
+        part: torch.where(
+            source.view(-1, *[1] * (stored[where].ndim - 1)), getattr(subjects, f"source_{part}")[where], stored[where]
+        )
+        for part, stored in (("rgb", subjects.rgb), ("depth", subjects.depth), ("mask", subjects.mask))
+    }
+    single, grid = CONTROLS[name]
+    return flip_some((grid if batch.views is None else single)(views), batch.flipped)
+
+
+Views = Mapping[str, Tensor]  # rgb, depth and mask as `Subjects` has them, (B, C, 64, 64) or, for grids, (B, 4, C, ...)
+
+
+def _depth(views: Views) -> Tensor:
+    return depth_control(views["depth"], views["mask"].float() / 255)
+
+
+def _depth_grid(views: Views) -> Tensor:
+    return grid_control(views["depth"], views["mask"].float() / 255)
+
+
+def _edges(views: Views) -> Tensor:
+    return edge_control(to_image(views["rgb"]))
+
+
+def _edges_grid(views: Views) -> Tensor:
+    return grid_edges(to_image(views["rgb"]))
+
+
+CONTROLS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Views], Tensor]]] = {
+    "depth": (_depth, _depth_grid),
+    "canny": (_edges, _edges_grid),
+}
 
 
 def controlnet_loss(
-    controlnet: ControlNetModel, unet: UNet2DConditionModel, batches: Batches, batch: int
+    name: str, controlnet: ControlNetModel, unet: UNet2DConditionModel, batches: Batches, batch: int
 ) -> Callable[[int, torch.Generator], Tensor]:
     """The denoiser's loss with the ControlNet's help; noisier timesteps are drawn more often, they decide the shape."""
-    for net in (controlnet, unet.requires_grad_(False)):
-        net.set_attn_processor(AttnProcessor())
+    unet.requires_grad_(False).set_attn_processor(AttnProcessor())
     alpha_bar = build_scheduler().alphas_cumprod
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         drawn = batches.draw(batch, step, generator, NO_PROMPT)
         timestep = (999 * (1 - torch.rand(batch, generator=generator) ** 1.5)).long()
         noisy, noise = add_noise(drawn.latents, timestep, alpha_bar, generator)
-        control = batch_control(batches.subjects, drawn)
+        source = torch.rand(batch, generator=generator) < FROM_SOURCE
+        control = batch_control(name, batches.subjects, drawn, source)
         with torch.autocast("cpu", torch.bfloat16):
             down, mid = controlnet(noisy, timestep, drawn.embedding, control, return_dict=False)
             predicted = unet(

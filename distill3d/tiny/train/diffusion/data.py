@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill3d.cameras import CameraPrior
 from distill3d.errors import WeightsError
-from distill3d.objectives.controls import depth_picture
+from distill3d.objectives.controls import canny_edges, depth_picture
 from distill3d.tiny.train.diffusion.captions import Caption, caption, traits, view_words
 from distill3d.tiny.train.store import read_tensors
 from distill3d.tiny.world.identity import IDENTITY_NAMES
@@ -33,6 +33,9 @@ class Subjects:
     depth: Tensor  # (N, 4, 1, 64, 64) float16, along the ray
     mask: Tensor  # (N, 4, 1, 64, 64) uint8
     yaw: Tensor  # (N, 4) float32, radians
+    source_rgb: Tensor  # the same heads as photos, from the same cameras: rgb, depth and mask as above
+    source_depth: Tensor
+    source_mask: Tensor
 
     def __len__(self) -> int:
         return len(self.style)
@@ -69,9 +72,9 @@ def load_subjects(work: Path, held_out: int = HELD_OUT) -> tuple[Subjects, Subje
     """
     path = work / "data" / "styles.safetensors"
     if not path.is_file():
-        raise WeightsError(f"No data set at {path}. Make it with: python -m distill3d.tiny.train data --work {work}")
+        raise WeightsError(f"No data set at {path}. Make it with: python -m distill3d.tiny.train world --work {work}")
     tensors = read_tensors(path)
-    subjects = Subjects(**{name: tensors[name] for name in ("identity", "style", "rgb", "depth", "mask", "yaw")})
+    subjects = Subjects(**{field.name: tensors[field.name] for field in fields(Subjects)})
     held_out = min(held_out, len(subjects) // 4)
     return subjects.part(slice(None, -held_out)), subjects.part(slice(-held_out, None))
 
@@ -107,3 +110,14 @@ def grid_control(depth: Tensor, mask: Tensor) -> Tensor:
     """(B, 4, 1, H, W) each to (B, 3, H, W): every tile pooled, then stretched on its own, then joined."""
     small = [F.avg_pool2d(tensor.float().flatten(0, 1), 2) for tensor in (depth, mask)]
     return LAYOUT.join(depth_control(small[0], small[1]).unflatten(0, (-1, VIEWS)))
+
+
+def edge_control(images: Tensor) -> Tensor:
+    """What the edge ControlNet sees: (B, 3, H, W) in [-1, 1] to OpenCV's Canny edges, (B, 3, H, W) of 0 and 1."""
+    return canny_edges(images)[:, None].expand(-1, 3, -1, -1)
+
+
+def grid_edges(tiles: Tensor) -> Tensor:
+    """(B, 4, 3, H, W) to (B, 3, H, W): every tile pooled, its edges found, then joined."""
+    small = F.avg_pool2d(tiles.flatten(0, 1), 2)
+    return LAYOUT.join(edge_control(small).unflatten(0, (-1, VIEWS)))

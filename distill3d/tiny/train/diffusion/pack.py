@@ -19,7 +19,8 @@ from distill3d.tiny.train.store import write_json
 
 INSTALLED = Path(__file__).resolve().parents[2] / "weights" / "diffusion"
 # The folder of each trained part, and the loop that trained it.
-TRAINED = {"vae": "vae", "text_encoder": "clip", "unet": "unet", "controlnet": "controlnet"}
+TRAINED = {"vae": "vae", "text_encoder": "clip", "unet": "unet", "controlnet": "depth", "controlnet-canny": "canny"}
+OTHER_CONTROLS = ("canny",)  # beside the pipeline's own, which is depth
 
 
 def assemble(folder: Path) -> StableDiffusionControlNetPipeline:
@@ -42,6 +43,9 @@ def pack(folder: Path, seed: int) -> Path:
     aside, target = folder / "pipeline.part", folder / "pipeline"
     shutil.rmtree(aside, ignore_errors=True)
     assemble(folder).to(dtype=torch.float16).save_pretrained(aside, safe_serialization=True)
+    for name in OTHER_CONTROLS:
+        other = ControlNetModel.from_pretrained(folder / f"controlnet-{name}")
+        other.to(dtype=torch.float16).save_pretrained(aside / f"controlnet-{name}", safe_serialization=True)
     for name in ("vocab.json", "merges.txt", "known_words.json"):  # for readers of either kind of tokenizer file
         shutil.copyfile(folder / "tokenizer" / name, aside / "tokenizer" / name)
     for config in aside.glob("*/config.json"):
