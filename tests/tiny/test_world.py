@@ -198,7 +198,7 @@ def test_data_repeats_bit_for_bit_and_resumes_where_it_stopped(tmp_path, monkeyp
 def test_no_head_is_drawn_twice():
     """Neither within a set, nor in two sets, nor among those held out."""
     sets = [*data.SETS]
-    heads = torch.stack([data.draw(one, 1, item)["z"] for one in sets for item in (0, 1, one.training, one.heads - 1)])
+    heads = torch.stack([data.draw(one, 1, item)["z"] for one in sets for item in {0, 1, one.training, one.heads - 1}])
     assert len(heads.unique(dim=0)) == len(heads)
     assert not torch.equal(data.draw(sets[0], 1, 0)["z"], data.draw(sets[0], 2, 0)["z"])
 

@@ -118,8 +118,10 @@ def load_clip(folder: Path) -> TextImageJudge:
             raise WeightsError(f"There is no file {folder / name}. {ADVICE}")
     try:
         load_file(folder / "model.safetensors")  # its own complaint about a damaged file is hard to read
-        model = CLIPModel.from_pretrained(folder, dtype=torch.float32).requires_grad_(False).eval()
-        return TextImageJudge(model, CLIPTokenizer.from_pretrained(folder))
+        model, found = CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        if found["missing_keys"]:
+            raise ValueError(f"{len(found['missing_keys'])} tensors are missing")
+        return TextImageJudge(model.requires_grad_(False).eval(), CLIPTokenizer.from_pretrained(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"The judge {folder} is damaged ({reason}). {ADVICE}") from error

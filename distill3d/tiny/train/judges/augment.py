@@ -59,8 +59,8 @@ def coarse(image: Tensor, generator: torch.Generator, share: float = 0.2) -> Ten
     """Some of the pictures at half or two thirds of their size, and back."""
     size = image.shape[-1]
     small = size // 2 if torch.rand((), generator=generator) < 0.5 else 2 * size // 3
-    which = torch.rand(len(image), 1, 1, 1, generator=generator) < share
-    return torch.where(which, F.interpolate(fit(image, small), (size, size), mode="bilinear"), image)
+    which = (torch.rand(len(image), generator=generator) < share).nonzero()[:, 0]
+    return image.index_copy(0, which, F.interpolate(fit(image[which], small), (size, size), mode="bilinear"))
 
 
 def tinted(image: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:

@@ -16,7 +16,7 @@ from distill3d.tiny.judges.networks import DepthNet, StyleNet
 from distill3d.tiny.train.diffusion.loop import Recipe, Training
 from distill3d.tiny.train.diffusion.tokenizer import build_tokenizer
 from distill3d.tiny.train.judges import clip, depth, face, pack, style
-from distill3d.tiny.train.judges.faces import Faces, load_faces
+from distill3d.tiny.train.judges.faces import Faces, load_held_out, load_training
 
 SEED = 11  # not the diffusion model's: its CLIP and the judges' have nothing in common
 RECIPES = {"style": style.RECIPE, "depth": depth.RECIPE, "clip": clip.RECIPE, "face": face.RECIPE}
@@ -31,9 +31,9 @@ class Chain:
         self.work, self.folder, self.recipes = work, work / "judges" / "training", recipes
 
     @cached_property
-    def faces(self) -> tuple[Faces, Faces]:
-        """Training and held-out heads."""
-        return load_faces(self.work)
+    def faces(self) -> Faces:
+        """The training heads."""
+        return load_training(self.work)
 
     @cached_property
     def tokenizer(self) -> CLIPTokenizer:
@@ -47,7 +47,7 @@ class Chain:
         torch.set_flush_denormal(True)
         self.folder.mkdir(parents=True, exist_ok=True)
         if stage == "pack":
-            pack.pack(self.folder, self.work / "judges", self.faces[1], self.recipes)
+            pack.pack(self.folder, self.work / "judges", load_held_out(self.work), self.recipes)
         else:
             getattr(self, stage)(until)
 
@@ -58,25 +58,25 @@ class Chain:
     def face(self, until: int | None) -> None:
         """Train the identity judge."""
         training = self._train("face", face.FaceTrainee)
-        loss = face.face_loss(training.net, self.faces[0], training.recipe.batch)
+        loss = face.face_loss(training.net, self.faces, training.recipe.batch)
         training.run(loss, lambda net: pack.save_network(self.folder, "face", net.judge), until)
 
     def style(self, until: int | None) -> None:
         """Train the style judge."""
         training = self._train("style", lambda: StyleNet(style.LAYOUT))
-        loss = style.style_loss(training.net, self.faces[0], training.recipe.batch)
+        loss = style.style_loss(training.net, self.faces, training.recipe.batch)
         training.run(loss, lambda net: pack.save_network(self.folder, "style", net), until)
 
     def depth(self, until: int | None) -> None:
         """Train the depth judge."""
         training = self._train("depth", lambda: DepthNet(depth.LAYOUT))
-        loss = depth.depth_loss(training.net, self.faces[0], training.recipe.batch)
+        loss = depth.depth_loss(training.net, self.faces, training.recipe.batch)
         training.run(loss, lambda net: pack.save_network(self.folder, "depth", net), until)
 
     def clip(self, until: int | None) -> None:
         """Train the second CLIP."""
         training = self._train("clip", lambda: clip.build_clip(self.tokenizer))
-        loss = clip.clip_loss(training.net, self.tokenizer, self.faces[0], training.recipe.batch)
+        loss = clip.clip_loss(training.net, self.tokenizer, self.faces, training.recipe.batch)
         training.run(loss, lambda net: pack.save_clip(self.folder, net, self.tokenizer), until)
 
 

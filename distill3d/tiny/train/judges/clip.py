@@ -14,10 +14,10 @@ from distill3d.tiny.train.diffusion.loop import Recipe
 from distill3d.tiny.train.diffusion.text import contrast
 from distill3d.tiny.train.diffusion.tokenizer import MAX_LENGTH, token_ids
 from distill3d.tiny.train.judges.augment import backgrounds, blurred, coarse, moved, noisy, tinted
-from distill3d.tiny.train.judges.faces import Faces
+from distill3d.tiny.train.judges.faces import Faces, draw_styled
 from distill3d.tiny.world import IDENTITY_NAMES, STYLE_NAMES
 
-RECIPE = Recipe(steps=2_500, lr=0.01, batch=64, ema=0.99)
+RECIPE = Recipe(steps=1_500, lr=0.01, batch=64, ema=0.99)
 WIDTH = 48
 
 
@@ -53,8 +53,7 @@ def clip_loss(
     """Symmetric cross-entropy; every caption that is true of a picture is a right answer for it."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        heads = torch.randint(len(faces), (batch,), generator=generator)
-        views = torch.randint(faces.views, (batch,), generator=generator)
+        heads, views = draw_styled(faces, batch, generator)
         captions, fits = described(faces, heads, views, generator)
         image = faces.pictures(heads, views).over(backgrounds(batch, PICTURE, generator))
         image = coarse(blurred(image, generator), generator)

@@ -12,18 +12,17 @@ from distill3d.tiny.judges.networks import PICTURE, DepthNet, Layout
 from distill3d.tiny.train.diffusion.data import flip_some
 from distill3d.tiny.train.diffusion.loop import Recipe
 from distill3d.tiny.train.judges.augment import backgrounds, blurred, coarse, noisy, tinted
-from distill3d.tiny.train.judges.faces import Faces
+from distill3d.tiny.train.judges.faces import Faces, draw_styled
 
 LAYOUT = Layout(widths=(16, 32, 48, 48), depths=(1, 1, 1, 1), outputs=1)
-RECIPE = Recipe(steps=2_500, lr=0.01, batch=48, ema=0.99, warmup=50, decay_share=0.6)
+RECIPE = Recipe(steps=1_500, lr=0.01, batch=48, ema=0.99, warmup=50, decay_share=0.6)
 
 
 def depth_loss(judge: DepthNet, faces: Faces, batch: int) -> Callable[[int, torch.Generator], Tensor]:
     """Absolute error of the depth picture, background included: it says where the head is."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        heads = torch.randint(len(faces), (batch,), generator=generator)
-        views = torch.randint(faces.views, (batch,), generator=generator)
+        heads, views = draw_styled(faces, batch, generator)
         pictures = faces.pictures(heads, views)
         image = pictures.over(backgrounds(batch, PICTURE, generator))
         image = coarse(blurred(image, generator), generator)

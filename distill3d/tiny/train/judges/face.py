@@ -16,8 +16,7 @@ from distill3d.tiny.train.judges.faces import Faces, draw_views
 from distill3d.tiny.world import IDENTITY_NAMES
 
 LAYOUT = Layout(widths=(32, 80, 112), depths=(1, 2, 2), outputs=128)
-RECIPE = Recipe(steps=3_000, lr=0.02, batch=32, ema=0.995, warmup=50, decay_share=0.6)
-VIEWS = 4  # of each head in a batch
+RECIPE = Recipe(steps=3_000, lr=0.02, batch=24, ema=0.995, warmup=50, decay_share=0.6)
 WARMTH = 0.1  # temperature of the contrast
 
 
@@ -40,12 +39,13 @@ def face_loss(trainee: FaceTrainee, faces: Faces, heads: int) -> Callable[[int, 
     """Contrast between heads plus the likelihood of the identity's numbers."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        chosen, views = draw_views(faces, heads, VIEWS, generator)
-        image = seen(faces, chosen.flatten(), views.flatten(), generator)
+        chosen, views = (drawn.flatten() for drawn in draw_views(faces, heads, generator))
+        image, asked = seen(faces, chosen, views, generator), faces.frontal[chosen, views]
         with torch.autocast("cpu", torch.bfloat16):
             embedding, mean, spread = trainee(image)
-        truth = math.sqrt(12) * (faces.identity[chosen.flatten()] - 0.5)  # of variance 1
-        return contrast(embedding.float(), chosen.flatten()) + likelihood(mean.float(), spread.float(), truth)
+        truth = math.sqrt(12) * (faces.identity[chosen] - 0.5)  # of variance 1
+        guessed = likelihood(mean.float(), spread.float(), truth)
+        return contrast(embedding.float()[asked], chosen[asked]) + guessed  # from behind, a guess is all one can ask
 
     return loss
 
@@ -64,7 +64,7 @@ def contrast(embedding: Tensor, who: Tensor) -> Tensor:
     oneself = torch.eye(len(who), dtype=torch.bool)
     right = (who[:, None] == who[None]) & ~oneself
     log_share = F.log_softmax(logits.masked_fill(oneself, -1e4), 1)
-    return -((log_share * right).sum(1) / right.sum(1).clamp(min=1)).mean()
+    return -((log_share * right).sum(1) / right.sum(1).clamp(min=1)).sum() / right.any(1).sum().clamp(min=1)
 
 
 def likelihood(mean: Tensor, spread: Tensor, truth: Tensor) -> Tensor:

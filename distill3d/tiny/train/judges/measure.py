@@ -39,7 +39,7 @@ def face_ceiling(embed: Callable[[Tensor], Tensor], faces: Faces) -> dict[str, f
 
 
 def style_ceiling(answers: Callable[[Tensor], Tensor], faces: Faces) -> dict[str, float]:
-    """Share of right answers by the name of the style, and share of rejected pictures by the name of the corruption.
+    """Share of right answers by style, of frontal views, and share of rejected pictures by kind of corruption.
 
     Args:
         answers: (B, 3, 64, 64) in [-1, 1] to log-probabilities (B, 8).
@@ -49,7 +49,7 @@ def style_ceiling(answers: Callable[[Tensor], Tensor], faces: Faces) -> dict[str
     right: dict[str, list[Tensor]] = {name: [] for name in STYLE_NAMES}
     for view in range(faces.views):
         said = answers(shown(faces, heads, view, generator)).argmax(1)
-        right[STYLE_NAMES[int(faces.style[0, view])]].append(said == faces.style[:, view])
+        right[STYLE_NAMES[int(faces.style[0, view])]].append((said == faces.style[:, view])[faces.frontal[:, view]])
     rejected = {f"rejected {kind}": [_rejected(answers, faces, kind, generator)] for kind in CORRUPTIONS}
     return _means({**right, **rejected})
 
@@ -82,13 +82,13 @@ def green_photos(answers: Callable[[Tensor], Tensor], faces: Faces) -> float:
 
 
 def clip_ceiling(clip: TextImageJudge, faces: Faces) -> dict[str, float]:
-    """Share of held-out views whose style's first phrasing is the nearest of the seven, by the name of the style."""
+    """Share of frontal views whose style's first phrasing is the nearest of the seven, by the name of the style."""
     generator = torch.Generator().manual_seed(SEED)
     texts = clip.texts([PHRASINGS[name][0] for name in STYLE_NAMES])
     heads, right = torch.arange(len(faces)), {name: [] for name in STYLE_NAMES}
     for view in range(faces.views):
         said = (clip.images(shown(faces, heads, view, generator)) @ texts.T).argmax(1)
-        right[STYLE_NAMES[int(faces.style[0, view])]].append(said == faces.style[:, view])
+        right[STYLE_NAMES[int(faces.style[0, view])]].append((said == faces.style[:, view])[faces.frontal[:, view]])
     return _means(right)
 
 

@@ -12,12 +12,12 @@ from distill3d.tiny.judges.networks import PICTURE, Layout, StyleNet
 from distill3d.tiny.train.diffusion.loop import Recipe
 from distill3d.tiny.train.judges.augment import backgrounds, blurred, coarse, moved, noisy, tinted
 from distill3d.tiny.train.judges.corruptions import CORRUPTIONS, OF_PHOTOS, spoilt
-from distill3d.tiny.train.judges.faces import Faces
+from distill3d.tiny.train.judges.faces import CAMERAS, Faces, draw_styled
 from distill3d.tiny.world import STYLE_NAMES
 
 OFF = len(STYLE_NAMES)  # the answer "off-distribution"
 LAYOUT = Layout(widths=(16, 32, 64), depths=(1, 1, 2), outputs=OFF + 1)
-RECIPE = Recipe(steps=2_500, lr=0.01, batch=128, ema=0.99, warmup=50, decay_share=0.6)
+RECIPE = Recipe(steps=1_500, lr=0.01, batch=64, ema=0.99, warmup=50, decay_share=0.6)
 SPOILT = 0.3  # share of corrupted pictures in a batch
 
 
@@ -25,10 +25,9 @@ def style_loss(judge: StyleNet, faces: Faces, batch: int) -> Callable[[int, torc
     """Cross-entropy; part of each batch is corrupted and belongs to no style."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        heads = torch.randint(len(faces), (batch,), generator=generator)
-        views = torch.randint(faces.views, (batch,), generator=generator)
+        heads, views = draw_styled(faces, batch, generator)
         off = int(SPOILT * batch)
-        views[: off * OF_PHOTOS // len(CORRUPTIONS)] = 0  # the first view is a photo
+        views[: off * OF_PHOTOS // len(CORRUPTIONS)] -= CAMERAS  # the photo by the same camera
         image, answer = seen(faces, heads, views, off, generator)
         with torch.autocast("cpu", torch.bfloat16):
             logits = judge(image)
