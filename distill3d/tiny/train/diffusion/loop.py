@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from distill3d.draws import Draws
 from distill3d.errors import DivergedError
 from distill3d.files import written_aside
+from distill3d.provenance import source_commit
 from distill3d.tiny.train.diffusion.optimizer import Optimizer
 
 CHECKPOINT_SECONDS = 120.0  # of CPU time
@@ -57,6 +58,7 @@ class Progress:
     step: int = 0
     cpu_seconds: float = 0.0
     losses: list[tuple[int, float]] = field(default_factory=list)  # step, mean since the last entry
+    commit: str | None = None  # of the scripts, when the training began
 
     @property
     def total(self) -> int:
@@ -76,7 +78,7 @@ class Training:
         self.path = folder / f"{name}.checkpoint.safetensors"
         self.average = copy.deepcopy(net).requires_grad_(False).eval()
         self.optimizer = Optimizer(net)
-        self.progress = self._load(extend) if self.path.is_file() else Progress([recipe.steps])
+        self.progress = self._load(extend) if self.path.is_file() else Progress([recipe.steps], commit=source_commit())
 
     def run(
         self,
