@@ -118,7 +118,8 @@ def load_clip(folder: Path) -> TextImageJudge:
             raise WeightsError(f"There is no file {folder / name}. {ADVICE}")
     try:
         load_file(folder / "model.safetensors")  # its own complaint about a damaged file is hard to read
-        model, found = CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        loaded: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        model, found = loaded
         if found["missing_keys"]:
             raise ValueError(f"{len(found['missing_keys'])} tensors are missing")
         return TextImageJudge(model.requires_grad_(False).eval(), CLIPTokenizer.from_pretrained(folder))

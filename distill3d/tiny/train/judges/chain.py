@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -47,36 +47,48 @@ class Chain:
         torch.set_flush_denormal(True)
         self.folder.mkdir(parents=True, exist_ok=True)
         if stage == "pack":
-            pack.pack(self.folder, self.work / "judges", load_held_out(self.work), self.recipes)
+            made = self.work / "generator" / "generator.safetensors"
+            generator = made if made.is_file() else None
+            pack.pack(self.folder, self.work / "judges", load_held_out(self.work), self.recipes, generator)
         else:
             getattr(self, stage)(until)
 
-    def _train(self, name: str, build: Callable[[], nn.Module]) -> Training:
+    def _training(self, name: str, network: nn.Module) -> Training:
+        return Training(name, network, self.recipes[name], self.folder)
+
+    def _seed(self, name: str) -> None:
         torch.manual_seed(self.recipes[name].seed)  # initial weights; everything later is drawn per step
-        return Training(name, build(), self.recipes[name], self.folder)
 
     def face(self, until: int | None) -> None:
         """Train the identity judge."""
-        training = self._train("face", face.FaceTrainee)
-        loss = face.face_loss(training.net, self.faces, training.recipe.batch)
+        self._seed("face")
+        trainee = face.FaceTrainee()
+        training = self._training("face", trainee)
+        loss = face.face_loss(trainee, self.faces, training.recipe.batch)
         training.run(loss, lambda net: pack.save_network(self.folder, "face", net.judge), until)
 
     def style(self, until: int | None) -> None:
         """Train the style judge."""
-        training = self._train("style", lambda: StyleNet(style.LAYOUT))
-        loss = style.style_loss(training.net, self.faces, training.recipe.batch)
+        self._seed("style")
+        judge = StyleNet(style.LAYOUT)
+        training = self._training("style", judge)
+        loss = style.style_loss(judge, self.faces, training.recipe.batch)
         training.run(loss, lambda net: pack.save_network(self.folder, "style", net), until)
 
     def depth(self, until: int | None) -> None:
         """Train the depth judge."""
-        training = self._train("depth", lambda: DepthNet(depth.LAYOUT))
-        loss = depth.depth_loss(training.net, self.faces, training.recipe.batch)
+        self._seed("depth")
+        judge = DepthNet(depth.LAYOUT)
+        training = self._training("depth", judge)
+        loss = depth.depth_loss(judge, self.faces, training.recipe.batch)
         training.run(loss, lambda net: pack.save_network(self.folder, "depth", net), until)
 
     def clip(self, until: int | None) -> None:
         """Train the second CLIP."""
-        training = self._train("clip", lambda: clip.build_clip(self.tokenizer))
-        loss = clip.clip_loss(training.net, self.tokenizer, self.faces, training.recipe.batch)
+        self._seed("clip")
+        judge = clip.build_clip(self.tokenizer)
+        training = self._training("clip", judge)
+        loss = clip.clip_loss(judge, self.tokenizer, self.faces, training.recipe.batch)
         training.run(loss, lambda net: pack.save_clip(self.folder, net, self.tokenizer), until)
 
 

@@ -85,7 +85,8 @@ def clip_ceiling(clip: TextImageJudge, faces: Faces) -> dict[str, float]:
     """Share of frontal views whose style's first phrasing is the nearest of the seven, by the name of the style."""
     generator = torch.Generator().manual_seed(SEED)
     texts = clip.texts([PHRASINGS[name][0] for name in STYLE_NAMES])
-    heads, right = torch.arange(len(faces)), {name: [] for name in STYLE_NAMES}
+    heads = torch.arange(len(faces))
+    right: dict[str, list[Tensor]] = {name: [] for name in STYLE_NAMES}
     for view in range(faces.views):
         said = (clip.images(shown(faces, heads, view, generator)) @ texts.T).argmax(1)
         right[STYLE_NAMES[int(faces.style[0, view])]].append((said == faces.style[:, view])[faces.frontal[:, view]])
@@ -95,7 +96,8 @@ def clip_ceiling(clip: TextImageJudge, faces: Faces) -> dict[str, float]:
 def depth_ceiling(depth: Callable[[Tensor], Tensor], faces: Faces) -> dict[str, float]:
     """Correlation with the true depth picture over the head, mean over views, by the name of the style."""
     generator = torch.Generator().manual_seed(SEED)
-    heads, found = torch.arange(len(faces)), {name: [] for name in STYLE_NAMES}
+    heads = torch.arange(len(faces))
+    found: dict[str, list[Tensor]] = {name: [] for name in STYLE_NAMES}
     for view in range(faces.views):
         guess = depth(shown(faces, heads, view, generator))
         pictures = faces.pictures(heads, torch.full_like(heads, view))

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from distill3d.files import folder_written_aside, sha256
 from distill3d.provenance import source_commit
+from distill3d.tiny.generator import load_tiny
 from distill3d.tiny.judges.loading import JUDGES_FOLDER, Judges, load_judges
 from distill3d.tiny.train.diffusion.loop import Recipe, load_progress
-from distill3d.tiny.train.judges import measure
+from distill3d.tiny.train.judges import generated, measure
 from distill3d.tiny.train.judges.faces import Faces
 from distill3d.tiny.train.store import write_json, write_tensors
 
@@ -30,7 +31,7 @@ def save_network(folder: Path, name: str, network: Any) -> None:
     write_json(folder / f"{name}.json", network.layout.stored())
 
 
-def save_clip(folder: Path, clip: CLIPModel, tokenizer: CLIPTokenizer) -> None:
+def save_clip(folder: Path, clip: Any, tokenizer: CLIPTokenizer) -> None:
     """`folder`/clip: the configuration, the weights in half precision, and the tokenizer's files."""
     aside = folder / "clip.part"
     shutil.rmtree(aside, ignore_errors=True)
@@ -46,10 +47,20 @@ def _halved(network: nn.Module) -> dict:
     return {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
 
 
-def pack(training: Path, target: Path, held_out: Faces, recipes: Mapping[str, Recipe]) -> None:
-    """Copy the judges from `training` to `target`, measure them there as a user would load them, and note it all."""
+def pack(
+    training: Path, target: Path, held_out: Faces, recipes: Mapping[str, Recipe], generator: Path | None = None
+) -> None:
+    """Copy the judges from `training` to `target`, measure them there as a user would load them, and note it all.
+
+    Args:
+        generator: weights of a tiny generator, whose pictures of the held-out heads the identity judge is shown too.
+    """
     copy(training, target)
-    figures = ceilings(load_judges(target), held_out)
+    judges = load_judges(target)
+    figures = ceilings(judges, held_out)
+    if generator is not None:
+        seen = generated.generated_top1(judges.face, load_tiny(str(generator)), held_out)
+        figures["face"] |= {"generated": seen}
     write_json(target / "provenance.json", provenance(training, target, recipes, figures))
     for name, values in figures.items():
         print(name, json.dumps(values), flush=True)
