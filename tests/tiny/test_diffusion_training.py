@@ -13,7 +13,7 @@ pytest.importorskip("diffusers")
 
 from distill3d.tiny.train.diffusion.captions import OWN_WORDS, PHRASINGS, all_words, caption, traits, view_words
 from distill3d.tiny.train.diffusion.chain import RECIPES, Chain
-from distill3d.tiny.train.diffusion.controlnet import CONTROLS, batch_control, build_controlnet
+from distill3d.tiny.train.diffusion.controlnet import CONTROLS, batch_control, blurred, build_controlnet
 from distill3d.tiny.train.diffusion.data import (
     Subjects,
     depth_control,
@@ -178,6 +178,30 @@ def test_a_control_comes_from_the_photo_where_it_is_asked_to_and_is_mirrored_wit
     assert torch.equal(mixed, torch.stack([own[0], photo[1], own[2]]))
     turned = batch_control(name, subjects, batch(flipped), torch.zeros(3).bool())
     assert torch.equal(turned, torch.stack([own[0], own[1].flip(-1), own[2]]))
+
+
+def test_a_blur_of_nothing_changes_nothing_and_a_wide_one_spreads_each_picture_by_its_own():
+    pictures = torch.zeros(2, 4, 1, 64, 64)
+    pictures[..., 32, 32] = 1
+    soft = blurred(pictures, torch.tensor([0.0, 1.5]))
+    assert torch.equal(soft[0], pictures[0])
+    rows = torch.arange(64.0) - 32
+    across = soft[1, 2, 0].sum(0)
+    torch.testing.assert_close(across.sum(), torch.tensor(1.0))
+    torch.testing.assert_close((across * rows.square()).sum().sqrt(), torch.tensor(1.5), atol=0.02, rtol=0)
+
+
+def test_a_soft_head_keeps_its_place_in_the_control_and_loses_its_detail(work):
+    subjects, _ = load_subjects(work, held_out=1)
+    views = torch.tensor([2, 1])
+    batch = Batch(torch.zeros(2, 4, 16, 16), torch.zeros(2, 1, 1), torch.tensor([0, 2]), views, torch.zeros(2).bool())
+    for name in CONTROLS:
+        sharp, same, soft = (
+            batch_control(name, subjects, batch, torch.zeros(2).bool(), softness)
+            for softness in (None, torch.zeros(2), torch.full((2,), 2.0))
+        )
+        assert torch.equal(sharp, same)
+        assert soft[..., 1:].diff().abs().mean() < 0.7 * sharp[..., 1:].diff().abs().mean()
 
 
 def test_an_untrained_controlnet_changes_nothing_and_starts_from_the_denoiser():

@@ -5,9 +5,11 @@ latents."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
@@ -29,6 +31,8 @@ NO_PROMPT = 0.3  # often, so that the control has to be read
 # How often the control is that of the same head as a photo. A distillation controls with what the untouched generator
 # shows; a model that had only seen a werewolf's own depth would draw that depth, and no werewolf's ears.
 FROM_SOURCE = 0.5
+# And a generator's heads are softer than drawn ones: the largest deviation of a blur, in pixels of a single view.
+SOFTEST = {"depth": 2.0, "canny": 1.0}
 
 
 def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
@@ -56,33 +60,47 @@ def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     return controlnet
 
 
-def batch_control(name: str, subjects: Subjects, batch: Batch, source: Tensor) -> Tensor:
+def batch_control(
+    name: str, subjects: Subjects, batch: Batch, source: Tensor, softness: Tensor | None = None
+) -> Tensor:
     """(B, 3, 64, 64) in [0, 1]: the control of each picture of a batch, mirrored where it is.
 
     Args:
         name: a key of `CONTROLS`.
         source: (B,) bool, whose control is that of the head as a photo.
+        softness: (B,) deviations in pixels of the blur that each head gets first; None for none.
     """
+    parts, single, grid = CONTROLS[name]
     where = batch.subjects if batch.views is None else (batch.subjects, batch.views)
-    views = {
-        part: torch.where(
-            source.view(-1, *[1] * (stored[where].ndim - 1)), getattr(subjects, f"source_{part}")[where], stored[where]
-        )
-        for part, stored in (("rgb", subjects.rgb), ("depth", subjects.depth), ("mask", subjects.mask))
-    }
-    single, grid = CONTROLS[name]
+    views = {}
+    for part in parts:
+        own, photo = (getattr(subjects, f"{prefix}{part}")[where].float() for prefix in ("", "source_"))
+        chosen = torch.where(source.view(-1, *[1] * (own.ndim - 1)), photo, own)
+        views[part] = chosen if softness is None else blurred(chosen, softness)
     return flip_some((grid if batch.views is None else single)(views), batch.flipped)
 
 
-Views = Mapping[str, Tensor]  # rgb, depth and mask as `Subjects` has them, (B, C, 64, 64) or, for grids, (B, 4, C, ...)
+def blurred(pictures: Tensor, deviation: Tensor) -> Tensor:
+    """(B, ..., H, W), each convolved with a Gaussian of its `deviation` (B,) in pixels; 0 leaves it as it is."""
+    half = math.ceil(3 * max(SOFTEST.values()))
+    away = torch.arange(-half, half + 1)
+    weights = torch.exp(-away.square() / (2 * deviation.clamp_min(1e-3)[:, None].square()))
+    layers = pictures.flatten(1, -3)  # (B, L, H, W)
+    weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(layers.shape[1], 0)[:, None, None]
+    padded = F.pad(layers, (half,) * 4, mode="replicate").flatten(0, 1)[None]
+    across = F.conv2d(padded, weights, groups=len(weights))
+    return F.conv2d(across, weights.mT, groups=len(weights)).view_as(pictures)
+
+
+Views = Mapping[str, Tensor]  # of `Subjects`, as floats: (B, C, 64, 64) or, for grids, (B, 4, C, 64, 64)
 
 
 def _depth(views: Views) -> Tensor:
-    return depth_control(views["depth"], views["mask"].float() / 255)
+    return depth_control(views["depth"], views["mask"] / 255)
 
 
 def _depth_grid(views: Views) -> Tensor:
-    return grid_control(views["depth"], views["mask"].float() / 255)
+    return grid_control(views["depth"], views["mask"] / 255)
 
 
 def _edges(views: Views) -> Tensor:
@@ -93,9 +111,10 @@ def _edges_grid(views: Views) -> Tensor:
     return grid_edges(to_image(views["rgb"]))
 
 
-CONTROLS: dict[str, tuple[Callable[[Views], Tensor], Callable[[Views], Tensor]]] = {
-    "depth": (_depth, _depth_grid),
-    "canny": (_edges, _edges_grid),
+# What each reads of a head, how it becomes a control, and how four views become one.
+CONTROLS: dict[str, tuple[tuple[str, ...], Callable[[Views], Tensor], Callable[[Views], Tensor]]] = {
+    "depth": (("depth", "mask"), _depth, _depth_grid),
+    "canny": (("rgb",), _edges, _edges_grid),
 }
 
 
@@ -111,7 +130,8 @@ def controlnet_loss(
         timestep = (999 * (1 - torch.rand(batch, generator=generator) ** 1.5)).long()
         noisy, noise = add_noise(drawn.latents, timestep, alpha_bar, generator)
         source = torch.rand(batch, generator=generator) < FROM_SOURCE
-        control = batch_control(name, batches.subjects, drawn, source)
+        softness = SOFTEST[name] * torch.rand(batch, generator=generator).square()  # most are nearly sharp
+        control = batch_control(name, batches.subjects, drawn, source, softness)
         with torch.autocast("cpu", torch.bfloat16):
             down, mid = controlnet(noisy, timestep, drawn.embedding, control, return_dict=False)
             predicted = unet(
