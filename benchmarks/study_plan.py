@@ -15,7 +15,7 @@ ALL_TIMESTEPS = (0.02, 0.98)
 # CPU-seconds of one step of two subjects on one core, and what each part adds; of one snapshot of 64 subjects.
 CONTROL = {False: "off", True: "depth"}  # without and with ControlNet
 STEP = {"base": 0.32, "control": 0.14, "grid=raw": 0.16, "grid=image": 0.55, "mirror": 0.1}
-SNAPSHOT, START = 5.0, 0.5
+SNAPSHOT, START = 4.5, 0.5
 
 
 @dataclass(frozen=True)
