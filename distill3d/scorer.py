@@ -28,6 +28,7 @@ class Scorer(nn.Module, ABC):
     latent_channels: int
     schedule: Schedule
     controls: tuple[str, ...] = ()  # the control pictures it understands, such as "depth"
+    grid_words: str = ""  # what captions of 2x2 grids of views were taught to say; most models know no such words
     weights_licence: str = "unknown"
 
     @abstractmethod

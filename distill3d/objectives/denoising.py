@@ -62,7 +62,7 @@ class Denoising:
                 f"{', '.join(self.scorer.controls) or 'none'}."
             )
         if "canny" in self.controls and importlib.util.find_spec("cv2") is None:
-            raise MissingExtraError("The canny control (leave it out with --set control=false)", "control")
+            raise MissingExtraError("The canny control (leave it out with --set control=off)", "control")
 
     @property
     def needs(self) -> Needs:
@@ -108,11 +108,14 @@ class Denoising:
         """One text per subject.
 
         View words go to the "prompt" branch alone: in both they would cancel in the guidance difference. A picture of
-        several views (the grid) keeps the plain text.
+        several views (the grid) keeps the plain text, but for a scorer that was taught words for grids.
         """
         prompt = self.prompts[branch]
-        if branch != "prompt" or len(self.layout.shown) > 1:
+        if branch != "prompt":
             return [prompt] * len(batch.codes)
+        if len(self.layout.shown) > 1:
+            words = self.scorer.grid_words
+            return [f"{prompt}, {words}" if words and prompt else prompt] * len(batch.codes)
         (view,) = self.layout.shown
         yaws = torch.rad2deg(batch.cameras[view].yaw()[:, 0]).tolist()
         return [with_view_words(prompt, yaw, view.prior.yaw) for yaw in yaws]

@@ -264,5 +264,6 @@ def load_tiny(weights: str | None = None, device: str = "cpu") -> DiffusersScore
     places = {"depth": folder / "controlnet", "canny": folder / "controlnet-canny"}
     controlnets = {name: str(place) for name, place in places.items() if name == "depth" or place.is_dir()}
     scorer = DiffusersScorer.load(str(folder), controlnets=controlnets, device=device)
+    scorer.grid_words = "four views"
     scorer.weights_licence = "Apache-2.0"
     return scorer

@@ -272,6 +272,18 @@ def test_a_narrow_range_and_a_grid_keep_the_plain_prompt(scorer):
         assert list(texts_of(denoising_of(scorer, layout), batch, "prompt")) == [PROMPTS["prompt"]] * 2
 
 
+def test_a_scorer_that_was_taught_words_for_grids_hears_them_of_grids_alone(scorer):
+    scorer.grid_words = "four views"
+    for layout, expected in (
+        (Grid(2, 2, AROUND), "Portrait of a zombie, four views"),
+        (Single(MAIN), "Portrait of a zombie"),
+    ):
+        denoising = denoising_of(scorer, layout, prompts={"prompt": "Portrait of a zombie", "empty": ""})
+        batch = a_batch(layout, yaws=(10.0, 55.0))
+        assert list(texts_of(denoising, batch, "prompt")) == [expected] * 2
+        assert list(texts_of(denoising, batch, "empty")) == ["", ""]
+
+
 class CountingScorer(GaussianScorer):
     """Counts its forward passes."""
 

@@ -13,6 +13,9 @@ from distill3d.cameras import orbit
 from distill3d.tiny.world import IDENTITY_NAMES, render_heads, style_rows
 
 diffusers = pytest.importorskip("diffusers")
+from distill3d.scorers.diffusers import load_tiny
+from distill3d.tiny.train.diffusion.captions import GRID_WORDS
+
 FOLDER = Path(distill3d.tiny.__file__).parent / "weights" / "diffusion"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no embedded diffusion weights at {FOLDER}")
 
@@ -41,6 +44,12 @@ def test_every_part_loads_by_its_own_folder():
     assert len(control.config.conditioning_embedding_out_channels) == 3  # two halvings, as the autoencoder's
     assert tokenizer.model_max_length == text.config.max_position_embeddings
     assert scheduler.config.prediction_type == "epsilon"
+
+
+def test_the_words_that_a_run_says_of_grids_are_those_that_captions_of_grids_hold():
+    scorer = load_tiny()
+    assert scorer.grid_words == GRID_WORDS
+    assert scorer.unknown_words(scorer.grid_words) == []
 
 
 def test_the_shipped_files_are_small():

@@ -28,7 +28,7 @@ SNR_CAP = 5.0
 
 
 def build_unet() -> UNet2DConditionModel:
-    """An untrained denoiser of about 3.9 M parameters, so that all weights fit into the wheel; attention where 8 x 8 latents are, and in the middle."""
+    """An untrained denoiser of 3.9 M parameters; attention where 8 x 8 latents are, and in the middle."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
