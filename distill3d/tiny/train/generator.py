@@ -35,7 +35,7 @@ LOSSES = {"field": field_loss, "render": render_loss, "superres": superres_loss}
 RATES = {"field": (1.5e-2, 4.5e-3), "render": (4.5e-3, 1.5e-4), "superres": (4e-3, 2e-4)}  # first, last
 WARM_UP = 50  # steps
 MAPPING_SPEED = 20.0  # the layers of the mapping learn slowly by design, for adversarial training; here that starves it
-DEFAULT_PHASES = "field=4500,render=9000,superres=1500"
+DEFAULT_PHASES = "field=4000,render=6500,superres=1200"
 
 
 @dataclass(frozen=True)
