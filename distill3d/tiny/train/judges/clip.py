@@ -17,7 +17,7 @@ from distill3d.tiny.train.judges.augment import backgrounds, blurred, coarse, mo
 from distill3d.tiny.train.judges.faces import Faces, draw_styled
 from distill3d.tiny.world import IDENTITY_NAMES, STYLE_NAMES
 
-RECIPE = Recipe(steps=1_500, lr=0.01, batch=64, ema=0.99)
+RECIPE = Recipe(steps=900, lr=0.01, batch=64, ema=0.99)
 WIDTH = 48
 
 

@@ -15,7 +15,7 @@ from distill3d.tiny.train.judges.augment import backgrounds, blurred, coarse, no
 from distill3d.tiny.train.judges.faces import Faces, draw_styled
 
 LAYOUT = Layout(widths=(16, 32, 48, 48), depths=(1, 1, 1, 1), outputs=1)
-RECIPE = Recipe(steps=1_500, lr=0.01, batch=48, ema=0.99, warmup=50, decay_share=0.6)
+RECIPE = Recipe(steps=900, lr=0.01, batch=48, ema=0.99, warmup=50, decay_share=0.6)
 
 
 def depth_loss(judge: DepthNet, faces: Faces, batch: int) -> Callable[[int, torch.Generator], Tensor]:
