@@ -81,7 +81,7 @@ class Denoising:
             noise = draws.normal("noise", *latents.shape[1:]).to(latents)
             timestep = self.timesteps(draws).to(latents.device)
             noisy = self.scorer.schedule.add_noise(latents, noise, timestep)
-            conditions = self._conditions(batch)
+            conditions = self.conditions(batch)
             branches = self.scorer.predict_noise(noisy, timestep, conditions)
         return Prediction(latents, noise, noisy, timestep, branches, conditions)
 
@@ -99,7 +99,8 @@ class Denoising:
         shape = (self.scorer.latent_channels, picture.shape[-2] // factor, picture.shape[-1] // factor)
         return encode_at_unit_scale(self.scorer, picture, draws.normal(name, *shape).to(picture))
 
-    def _conditions(self, batch: StepBatch) -> dict[str, Condition]:
+    def conditions(self, batch: StepBatch) -> dict[str, Condition]:
+        """What each branch is conditioned on, for the pictures of this step."""
         size = self.scorer.image_size
         controls = {name: CONTROLS[name](batch.reference, self.layout, self.stage, size) for name in self.controls}
         return {name: self.scorer.condition(self._texts(name, batch), controls=controls) for name in self.prompts}

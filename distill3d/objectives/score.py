@@ -85,8 +85,7 @@ class ScoreDistillation:
             timestep: (B,).
             mask: (B, 1, H, W) in [0, 1] or None.
         """
-        rest, direction = guide(branches, self.table)
-        score_part = self._weight_ranks(rest, direction) - self.noise_baseline * noise
+        score_part = self.score_part(branches) - self.noise_baseline * noise
         weight = weighting_of(self.weighting)(self.scorer.schedule, timestep).to(score_part)
         gradient, figures = postprocess(
             weight * score_part, mask=mask, scale=self.scale, clamp=self.clamp, nan=self.nan
@@ -94,7 +93,9 @@ class ScoreDistillation:
         self.figures.update(figures)
         return gradient
 
-    def _weight_ranks(self, rest: Tensor, direction: Tensor) -> Tensor:
+    def score_part(self, branches: Mapping[str, Tensor]) -> Tensor:
+        """The guided noise prediction (B, C, h, w), its direction rank weighted."""
+        rest, direction = guide(branches, self.table)
         if self.rank_weights is None:
             return rest + direction
         on_all = self.rank_on == "score"
