@@ -26,7 +26,7 @@ from distill3d.tiny.train.diffusion.data import (
 from distill3d.tiny.train.diffusion.loop import Recipe
 from distill3d.tiny.train.diffusion.unet import Batch, Batches, add_noise, build_scheduler, min_snr_loss
 
-RECIPE = Recipe(steps=1_200, lr=6e-3, batch=24, ema=0.99)
+RECIPE = Recipe(steps=900, lr=6e-3, batch=24, ema=0.99)
 NO_PROMPT = 0.3  # often, so that the control has to be read
 # How often the control is that of the same head as a photo. A distillation controls with what the untouched generator
 # shows; a model that had only seen a werewolf's own depth would draw that depth, and no werewolf's ears.

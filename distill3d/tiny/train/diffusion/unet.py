@@ -21,7 +21,7 @@ from distill3d.tiny.train.diffusion.text import TEXT_WIDTH
 from distill3d.tiny.train.diffusion.tokenizer import token_ids
 from distill3d.tiny.train.store import read_tensors, write_tensors
 
-RECIPE = Recipe(steps=6_500, lr=0.02, adam_share=0.06, batch=32, warmup=100, decay_share=0.5)
+RECIPE = Recipe(steps=4_500, lr=0.02, adam_share=0.06, batch=32, warmup=100, decay_share=0.5)
 GRID_EVERY = 5  # steps
 NO_PROMPT = 0.12
 SNR_CAP = 5.0
