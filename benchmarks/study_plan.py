@@ -52,6 +52,7 @@ def plain(lr: float, baseline: float, control: bool, **parts: Any) -> Configurat
     return configuration(
         "ld",
         lr,
+        path="noise",
         guidance_scale=GUIDANCE,
         t_range=ALL_TIMESTEPS,
         noise_baseline=baseline,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from distill3d.errors import ConfigError
+from distill3d.objectives.bridge import Bridge
 from distill3d.objectives.denoising import Denoising, pick
 from distill3d.objectives.guidance import guidance_table
 from distill3d.objectives.rank import default_rank_weights
 from distill3d.objectives.score import CSDLoss, LDLoss, ScoreDistillation, SDSLoss, variant
-from distill3d.objectives.term import Weighted
+from distill3d.objectives.term import Term, Weighted
 from distill3d.objectives.terms import RelativeDistance, ScoreTerm, Tweedie
 from distill3d.renderer import RunDefaults, Stage
 from distill3d.scorer import Scorer
@@ -20,6 +22,7 @@ from distill3d.styles import Style
 from distill3d.views import Grid, Mirror, Single, View, ViewLayout
 
 GridStage = Literal["off", "raw", "image"]  # "raw": before super-resolution, as in the paper
+Path = Literal["flow", "noise"]  # where a score is read: along the probability flow, or at one drawn noise
 ControlName = Literal["off", "depth", "canny"]  # of single views; see `score_terms` for grids
 # The ControlNets that each looks for, the first that the scorer has is taken.
 CONTROL_CHOICES: dict[str, tuple[str, ...]] = {"off": (), "depth": ("depth",), "canny": ("canny", "depth")}
@@ -33,6 +36,7 @@ class Method:
     trains: str = "default"  # a group of `Renderer.trainable`
     betas: tuple[float, float] = (0.9, 0.99)  # Adam's
     final_lr: float = 1.0  # share of the learning rate that is left at the last step (cosine)
+    replay: int | None = None  # steps after which all draws repeat: subjects, cameras, noise; None never repeats
 
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -48,8 +52,9 @@ def score_terms(
     control: ControlName,
     mirror: bool,
     grid: GridStage,
+    term: Callable[[Denoising, ScoreDistillation], Term] = ScoreTerm,
 ) -> dict[str, Weighted]:
-    """The members of the family on single views and, unless `grid` is "off", on 2x2 grids of one subject.
+    """A term on single views and, unless `grid` is "off", the same on 2x2 grids of one subject.
 
     Grids are controlled by depth: in a tile of a grid there is little room for edges.
     """
@@ -58,7 +63,7 @@ def score_terms(
     views: ViewLayout = Mirror(main, objective.mirror_weights) if mirror else Single(main)
     shared = _draws_and_prompts(objective, style)
     single = Denoising(scorer, views, **shared, controls=_control(scorer, *CONTROL_CHOICES[control]))
-    terms = {"score": Weighted(1.0, ScoreTerm(single, objective))}
+    terms = {"score": Weighted(1.0, term(single, objective))}
     if grid != "off":
         stage: Stage = grid
         layout = Grid(2, 2, defaults.around)
@@ -70,7 +75,7 @@ def score_terms(
             controls=_control(scorer, *CONTROL_CHOICES[control][-1:]),
             draw="grid",
         )
-        terms["grid"] = Weighted(1.0, ScoreTerm(of_grid, variant(objective)))
+        terms["grid"] = Weighted(1.0, term(of_grid, variant(objective)))
     return terms
 
 
@@ -96,7 +101,8 @@ def ld(
     style: Style,
     defaults: RunDefaults,
     *,
-    guidance_scale: float = 6.0,
+    path: Path = "flow",
+    guidance_scale: float = 3.0,
     noise_baseline: float = 0.0,
     t_range: tuple[float, float] = (0.02, 0.98),
     control: ControlName = "depth",
@@ -104,9 +110,10 @@ def ld(
     grid: GridStage = "raw",
     rank: bool = True,
 ) -> Method:
-    """Recommended: the guided prediction, weighted sigma, with mirror, grid, rank weighting and depth control.
+    """Recommended: the score along the probability flow, with depth control, mirror, grid and rank weighting.
 
-    Chosen on the embedded pair, by its pictures; docs/choose_an_objective.md has what was compared.
+    `path="noise"` reads it at one drawn noise level instead, as the paper does, weighted sigma; `noise_baseline` and
+    `t_range` say something there alone. docs/choose_an_objective.md has what was compared.
     """
     objective = LDLoss(
         scorer,
@@ -117,8 +124,9 @@ def ld(
         rank_weights=_paper_weights(scorer, rank),
         negative_prompt=style.negative_prompt,
     )
-    terms = score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid)
-    return Method(terms, final_lr=0.05)
+    term = ScoreTerm if path == "noise" else partial(Bridge, keep=defaults.replay is not None)
+    terms = score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid, term=term)
+    return Method(terms, final_lr=0.05, replay=defaults.replay if path == "flow" else None)
 
 
 def ld_paper(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from distill3d.draws import Draws
 from distill3d.objectives.denoising import Denoising
 from distill3d.objectives.flow import carry, ladder
 from distill3d.objectives.score import ScoreDistillation
@@ -30,6 +31,8 @@ class Bridge(Term):
     objective: ScoreDistillation  # guidance and rank weighting
     top: float = 0.8  # how far to go, as a fraction of the schedule
     steps: tuple[int, int] = (3, 4)  # there, and back
+    keep: bool = False  # keep every target for when its draws come again: for methods that replay theirs
+    _kept: dict[Draws, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def needs(self) -> Needs:
@@ -38,11 +41,16 @@ class Bridge(Term):
 
     def forward(self, batch: StepBatch) -> Tensor:
         layout, stage = self.denoising.layout, self.denoising.stage
-        target = batch.once((self, "target"), lambda: self.target(batch))
+        target = self._kept_target(batch) if self.keep else self.target(batch)
         tiles = batch.trained.tiles(layout.views, stage, layout.tile(self.denoising.scorer.image_size))
         distance = ((layout.join(tiles) - target) / 2).square().flatten(1).mean(1)
         batch.figures["bridge"] = float(distance.detach().mean())
         return distance
+
+    def _kept_target(self, batch: StepBatch) -> Tensor:
+        if batch.draws not in self._kept:
+            self._kept[batch.draws] = self.target(batch).half().cpu()
+        return self._kept[batch.draws].to(batch.codes.device).float()
 
     @torch.no_grad()
     def target(self, batch: StepBatch) -> Tensor:

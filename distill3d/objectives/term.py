@@ -107,7 +107,7 @@ class Weighted:
     def due(self, step: int) -> bool:
         return step % self.every == 0
 
-    def loss(self, batch: StepBatch) -> Tensor:
+    def loss(self, batch: StepBatch, step: int) -> Tensor:
         """The weighted sum over this process's subjects, a scalar."""
-        weight = self.weight(batch.draws.step) if callable(self.weight) else self.weight
+        weight = self.weight(step) if callable(self.weight) else self.weight
         return weight * self.term.forward(batch).sum()

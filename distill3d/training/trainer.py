@@ -40,6 +40,17 @@ def linked_groups(terms: Mapping[str, Weighted]) -> list[Group]:
     return groups
 
 
+class OnDemand(dict[View, Render]):
+    """Renders of views, each made when it is first read."""
+
+    def __init__(self, look: Callable[[View], Render]):
+        super().__init__()
+        self.look = look
+
+    def __missing__(self, view: View) -> Render:
+        return self.setdefault(view, self.look(view))
+
+
 @dataclass
 class StepLog:
     """What one step reports."""
@@ -133,7 +144,8 @@ class Trainer:
         batch, stages = self._begin(self.renderer.scene, codes)
         for view, stage in stages.items():
             batch.trained.views[view] = self._look(self.renderer, batch.trained.scene, batch, view, stage)
-        return torch.stack([weighted.loss(batch) for weighted in self._due().values()]).sum() / self.batch
+        losses = [weighted.loss(batch, self.step_number) for weighted in self._due().values()]
+        return torch.stack(losses).sum() / self.batch
 
     def _due(self) -> dict[str, Weighted]:
         return {name: w for name, w in self.method.terms.items() if w.due(self.step_number)}
@@ -148,11 +160,12 @@ class Trainer:
     def _begin(
         self, scene_of: Callable[[Tensor], Scene], codes: Tensor | None = None
     ) -> tuple[StepBatch, dict[View, Stage]]:
-        """Draw subjects and cameras, make both scenes, render what the terms read of the reference."""
+        """Draw subjects and cameras, make both scenes; views of the reference are rendered when a term reads them."""
         terms = [w.term for w in self._due().values()]
         stages = furthest([term.needs.views for term in terms])
         seen = furthest([term.needs.reference for term in terms])
-        draws = Draws(self.seed, self.step_number, tuple(range(self.batch)))
+        step = self.step_number % self.method.replay if self.method.replay else self.step_number
+        draws = Draws(self.seed, step, tuple(range(self.batch)))
         if codes is None:
             codes = self.renderer.sample_codes(draws.scoped("subject"))
         trained = Side(scene_of(codes))
@@ -160,9 +173,13 @@ class Trainer:
             reference = Side(self.reference.scene(codes.detach()))
             like = next(entry for entry in reference.scene.values() if entry.is_floating_point())
             cameras: dict[View, Cameras] = {view: view.cameras(draws).to(like) for view in {**stages, **seen}}
-            batch = StepBatch(draws, codes, cameras, trained, reference, self.previous)
-            for view, stage in seen.items():
-                reference.views[view] = self._look(self.reference, reference.scene, batch, view, stage)
+        batch = StepBatch(draws, codes, cameras, trained, reference, self.previous)
+
+        @torch.no_grad()
+        def look(view: View) -> Render:
+            return self._look(self.reference, reference.scene, batch, view, seen[view])
+
+        reference.views = OnDemand(look)
         return batch, stages
 
     def _backward_group(self, batch: StepBatch, group: Group, stages: Mapping[View, Stage], log: StepLog) -> None:
@@ -190,7 +207,7 @@ class Trainer:
         losses = []
         for name in group.terms:
             batch.figures = {}
-            losses.append(self.method.terms[name].loss(batch) / self.batch)
+            losses.append(self.method.terms[name].loss(batch, self.step_number) / self.batch)
             log.loss += batch.figures.get("loss", float(losses[-1].detach()))
             log.figures.update({f"{name}/{key}": value for key, value in batch.figures.items()})
         losses = [loss for loss in losses if loss.requires_grad]

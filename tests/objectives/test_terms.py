@@ -239,9 +239,10 @@ class Constant(Term):
 def test_a_weighted_term_is_due_every_few_steps_and_summed_over_subjects():
     assert [s for s in range(10) if Weighted(1.0, Constant(), every=3).due(s)] == [0, 3, 6, 9]
     assert all(Weighted(1.0, Constant()).due(s) for s in range(5))
-    assert Weighted(0.5, Constant()).loss(a_batch(LAYOUTS["single"])) == 5.5
+    batch = a_batch(LAYOUTS["single"])
+    assert Weighted(0.5, Constant()).loss(batch, 0) == 5.5
     at_step = Weighted(lambda step: 2.0**step, Constant())
-    assert [float(at_step.loss(a_batch(LAYOUTS["single"], step=s))) for s in (0, 3)] == [11.0, 88.0]
+    assert [float(at_step.loss(batch, step)) for step in (0, 3)] == [11.0, 88.0]
 
 
 def texts_of(denoising, batch, branch):

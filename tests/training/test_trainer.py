@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -23,7 +25,13 @@ from tests.toys import AROUND, AnySizeToy, single_view_method, toy
 from tests.training.saved_bytes import SavedBytes
 
 SCORER = GaussianScorer(latent_size=8)
-METHODS = {"ld": ld, "ld-paper": ld_paper, "ld-released": ld_released, "sds": sds}
+METHODS = {
+    "ld": ld,
+    "ld at a noise": partial(ld, path="noise"),
+    "ld-paper": ld_paper,
+    "ld-released": ld_released,
+    "sds": sds,
+}
 
 
 def method(name):
@@ -126,6 +134,37 @@ def test_each_view_is_rendered_once_and_super_resolved_only_where_it_is_read():
     image = [key for key in seen if key[2] == "image"]
     # Edges are read from the reference's image, where a scorer has a ControlNet for them.
     assert sorted(key[1].name for key in image) == ["main", "main", "main"]
+
+
+def test_replayed_steps_see_the_same_subjects_and_cameras_and_others_do_not():
+    trainer = Trainer(toy(), replace(method("sds"), replay=2))
+    seen = []
+    for trainer.step_number in range(4):
+        batch, _ = trainer._begin(trainer.renderer.scene)
+        seen.append([batch.codes, *(cameras.cam2world for cameras in batch.cameras.values())])
+    assert all(torch.equal(a, b) for first, again in (seen[::2], seen[1::2]) for a, b in zip(first, again))
+    assert not any(torch.equal(a, b) for a, b in zip(*seen[:2]))
+
+
+def test_a_kept_target_needs_no_render_of_the_reference():
+    """Its steps still differ: the renderer has moved on, towards the targets."""
+    defaults = replace(toy().defaults, replay=2)
+    trainer = Trainer(toy(), ld(SCORER, CATALOGUE["zombie"], defaults), lr=lambda step: 1e-3)
+    renders, look = [], trainer._look
+
+    def counted(renderer, *rest):
+        renders.append(renderer is trainer.reference)
+        return look(renderer, *rest)
+
+    trainer._look = counted
+    counts, losses = [], []
+    for _ in range(6):
+        renders.clear()
+        losses.append(trainer.step().loss)
+        counts.append(sum(renders))
+    assert counts == [5, 5, 0, 0, 0, 0]  # main and the grid's four
+    assert losses[4] < losses[2] < losses[0]
+    assert losses[5] < losses[3] < losses[1]
 
 
 def test_a_view_that_is_looked_at_in_a_small_tile_is_rendered_small_where_the_backbone_can():
