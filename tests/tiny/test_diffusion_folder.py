@@ -12,7 +12,10 @@ import distill3d.tiny
 from distill3d.cameras import orbit
 from distill3d.tiny.world import IDENTITY_NAMES, render_heads, style_rows
 
-diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("diffusers")
+
+import diffusers
+
 from distill3d.scorers.diffusers import load_tiny
 from distill3d.tiny.train.diffusion.captions import GRID_WORDS
 

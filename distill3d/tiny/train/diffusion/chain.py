@@ -15,7 +15,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from distill3d.tiny.train.diffusion import controlnet, pack, samples, text, unet, vae
+from distill3d.errors import WeightsError
+from distill3d.tiny.judges import JUDGES_FOLDER, Judges, load_judges
+from distill3d.tiny.train.diffusion import controlnet, figures, pack, samples, text, unet, vae
 from distill3d.tiny.train.diffusion.data import Subjects, load_subjects
 from distill3d.tiny.train.diffusion.loop import Recipe, Training
 from distill3d.tiny.train.diffusion.tokenizer import build_tokenizer
@@ -26,13 +28,22 @@ RECIPES = {"vae": vae.RECIPE, "clip": text.RECIPE, "unet": unet.RECIPE} | dict.f
     controlnet.CONTROLS, controlnet.RECIPE
 )
 
+SAMPLE_COUNT = 8  # plain samples of each style at each guidance scale, and heads that every style is drawn on
+
 
 class Chain:
     """The stages of one work folder; each reads what the earlier ones left there."""
 
-    def __init__(self, work: Path, recipes: dict[str, Recipe], seed: int = 0, sample_steps: int = samples.STEPS):
+    def __init__(
+        self,
+        work: Path,
+        recipes: dict[str, Recipe],
+        seed: int = 0,
+        sample_steps: int = samples.STEPS,
+        sample_count: int = SAMPLE_COUNT,
+    ):
         self.work, self.folder, self.recipes = work, work / "diffusion", recipes
-        self.seed, self.sample_steps = seed, sample_steps
+        self.seed, self.sample_steps, self.sample_count = seed, sample_steps, sample_count
 
     @cached_property
     def subjects(self) -> tuple[Subjects, Subjects]:
@@ -66,7 +77,7 @@ class Chain:
         training = self._train("vae", vae.build_vae, extend)
         loss = vae.vae_loss(training.net, train, training.recipe.batch)
         training.run(loss, lambda net: vae.finish_vae(net, train, self.folder / "vae"), until)
-        samples.write_figures(self.folder, vae_psnr=samples.vae_figures(self.folder, held_out))
+        figures.write_figures(self.folder, vae_psnr=figures.vae_figures(self.folder, held_out))
 
     def clip(self, extend: int, until: int | None) -> None:
         """Train the CLIP and measure it."""
@@ -74,7 +85,7 @@ class Chain:
         training = self._train("clip", lambda: text.build_clip(self.tokenizer), extend)
         loss = text.clip_loss(training.net, self.tokenizer, train, training.recipe.batch)
         training.run(loss, lambda net: text.finish_clip(net, self.tokenizer, self.folder), until)
-        samples.write_figures(self.folder, clip=samples.clip_figures(self.folder, held_out))
+        figures.write_figures(self.folder, clip=figures.clip_figures(self.folder, held_out))
 
     def _batches(self) -> unet.Batches:
         train, _ = self.subjects
@@ -108,17 +119,36 @@ class Chain:
         pack.pack(self.folder, self.seed)
 
     def samples(self) -> None:
-        """Draw all sheets and measure what has been trained so far."""
+        """Draw all sheets, measure what has been trained so far, and note it in the pipeline's provenance."""
         _, held_out = self.subjects
-        samples.plain_sheets(self.folder, self.sample_steps)
-        samples.write_figures(self.folder, vae_psnr=samples.vae_figures(self.folder, held_out))
-        if (packed := self.folder / "pipeline").is_dir():
-            exact = pack.assemble(self.folder)
-            samples.write_figures(
-                self.folder,
-                depth_outline=samples.depth_figures(exact, held_out, self.folder, self.sample_steps),
-                half_precision_psnr=samples.half_precision_psnr(exact, packed, self.sample_steps),
-            )
+        judges, steps, each = self._judges(), self.sample_steps, self.sample_count
+        plain = samples.plain_samples(self.folder, each, steps)
+        measured: dict[str, object] = {"vae_psnr": figures.vae_figures(self.folder, held_out)}
+        if judges:
+            measured["plain"] = {f"guidance {s:g}": figures.style_figures(judges, drawn) for s, drawn in plain.items()}
+        packed = self.folder / "pipeline"
+        for name in controlnet.CONTROLS if packed.is_dir() else ():
+            exact = pack.assemble(self.folder, name)
+            _, drawn = samples.controlled_samples(exact, name, held_out, min(each, len(held_out)), self.folder, steps)
+            if judges:
+                measured[name] = {
+                    "depth": figures.depth_figures(judges, held_out, drawn),
+                    "style": figures.style_figures(judges, drawn.transpose(0, 1)),
+                }
+            if name == "depth":
+                measured["half_precision_psnr"] = figures.half_precision_psnr(exact, packed, steps)
+        figures.write_figures(self.folder, **measured)
+        if packed.is_dir():
+            pack.write_provenance(self.folder, packed, self.seed)
+
+    def _judges(self) -> Judges | None:
+        """Those of the work folder, or else of the package; without any, samples are only drawn."""
+        for folder in (self.work / "judges", JUDGES_FOLDER):
+            try:
+                return load_judges(folder)
+            except WeightsError as error:
+                print(f"Not measured by the judges of {folder}: {error}", flush=True)
+        return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,7 +178,8 @@ def main(argv: Sequence[str]) -> None:
     recipes = {name: replace(recipe, steps=budgets[name], seed=given.seed) for name, recipe in RECIPES.items()}
     if given.smoke:
         recipes = {name: replace(recipe, batch=4) for name, recipe in recipes.items()}
-    chain = Chain(given.work, recipes, given.seed, sample_steps=2 if given.smoke else samples.STEPS)
+    few = {"sample_steps": 2, "sample_count": 2} if given.smoke else {}
+    chain = Chain(given.work, recipes, given.seed, **few)
     for stage in STAGES if given.stage == "all" else (given.stage,):
         chain.run(stage, given.extend)
     if given.install:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from distill3d.files import sha256
 from distill3d.provenance import source_commit
+from distill3d.tiny.train.diffusion.figures import read_figures
 from distill3d.tiny.train.diffusion.loop import load_progress
 from distill3d.tiny.train.diffusion.unet import build_scheduler
 from distill3d.tiny.train.store import write_json
@@ -23,14 +25,14 @@ TRAINED = {"vae": "vae", "text_encoder": "clip", "unet": "unet", "controlnet": "
 OTHER_CONTROLS = ("canny",)  # beside the pipeline's own, which is depth
 
 
-def assemble(folder: Path) -> StableDiffusionControlNetPipeline:
-    """The pipeline of the parts that lie in `folder`, float32."""
+def assemble(folder: Path, control: str = "depth") -> StableDiffusionControlNetPipeline:
+    """The pipeline of the parts that lie in `folder`, float32, with the ControlNet for "depth" or "canny"."""
     return StableDiffusionControlNetPipeline(
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
-        controlnet=ControlNetModel.from_pretrained(folder / "controlnet-depth"),
+        controlnet=ControlNetModel.from_pretrained(folder / f"controlnet-{control}"),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -51,7 +53,7 @@ def pack(folder: Path, seed: int) -> Path:
     for config in aside.glob("*/config.json"):
         _drop_origin(config)
     _drop_origin(aside / "model_index.json")
-    write_json(aside / "provenance.json", provenance(folder, aside, seed))
+    write_provenance(folder, aside, seed)
     StableDiffusionControlNetPipeline.from_pretrained(aside, safety_checker=None)
     shutil.rmtree(target, ignore_errors=True)
     aside.rename(target)
@@ -64,26 +66,33 @@ def _drop_origin(config: Path) -> None:
     config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
 
 
-def provenance(folder: Path, packed: Path, seed: int) -> dict[str, object]:
-    """Where each network comes from: script, seed, steps, CPU time, last loss, and its file's hash."""
+def write_provenance(folder: Path, packed: Path, seed: int) -> None:
+    """Write `packed`/provenance.json: where each network comes from, and what has been measured.
+
+    Of each network: the scripts' commit when its training began, steps, CPU time, last loss, and its file's hash.
+    """
     networks = {}
     for part, loop in TRAINED.items():
         progress = load_progress(folder / f"{loop}.checkpoint.safetensors")
         weights = next((packed / part).glob("*.safetensors"))
         networks[part] = {
+            "commit": progress.commit or "unknown",
             "steps": progress.phases,
             "steps_done": progress.step,
             "cpu_seconds": round(progress.cpu_seconds),
             "last_loss": progress.losses[-1][1] if progress.losses else None,
             "sha256": sha256(weights),
         }
-    return {
+    origin = {
         "made_by": "python -m distill3d.tiny.train diffusion",
         "commit": source_commit() or "unknown",
         "seed": seed,
         "data": "procedural heads of distill3d.tiny.world, no photographs",
+        "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
         "networks": networks,
+        "figures": read_figures(folder),
     }
+    write_json(packed / "provenance.json", origin)
 
 
 def install(packed: Path, target: Path = INSTALLED) -> None:

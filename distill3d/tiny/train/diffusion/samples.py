@@ -1,29 +1,28 @@
-"""What the trained model draws: sheets to look at, and figures on held-out subjects."""
+"""What the trained model draws, as sheets to look at and as pictures to measure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionControlNetPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from distill3d.tiny.train.diffusion.captions import PHRASINGS
-from distill3d.tiny.train.diffusion.data import Subjects, depth_control, grid, grid_control, to_image
-from distill3d.tiny.train.diffusion.text import clip_accuracy
+from distill3d.tiny.train.diffusion.captions import GRID_WORDS, PHRASINGS
+from distill3d.tiny.train.diffusion.controlnet import CONTROLS
+from distill3d.tiny.train.diffusion.data import Subjects
 from distill3d.tiny.train.diffusion.unet import build_scheduler
-from distill3d.tiny.train.diffusion.vae import vae_psnr
-from distill3d.tiny.train.store import write_json
 from distill3d.tiny.world.styles import STYLE_NAMES
 
 STEPS = 20
+GUIDANCE = (1.0, 4.0, 7.5)
 PROMPTS = [PHRASINGS[style][0] for style in STYLE_NAMES]  # as the style catalogue writes them
+COLUMNS = 6  # of a sheet of plain samples
+CONTROLLED_GUIDANCE = 4.0
 
 
 def write_sheet(path: Path, images: Tensor, columns: int) -> None:
@@ -56,83 +55,49 @@ def draw(pipe, prompts: Sequence[str], guidance_scale: float, steps: int = STEPS
     return pipe(list(prompts), output_type="pt", generator=generator, **arguments).images.float()
 
 
-def plain_sheets(folder: Path, steps: int = STEPS) -> None:
-    """Rows are styles: one sheet for each guidance scale, one of 2 x 2 grids, one of front, side and back views."""
-    pipe = unguided_pipeline(folder)
-    prompts = [prompt for prompt in PROMPTS for _ in range(6)]
-    for scale in (1.0, 4.0, 7.5):
-        write_sheet(folder / "samples" / f"guidance-{scale:g}.png", draw(pipe, prompts, scale, steps), 6)
-    grids = [f"{prompt}, four views" for prompt in PROMPTS for _ in range(3)]
-    write_sheet(folder / "samples" / "grids.png", draw(pipe, grids, 4.0, steps), 3)
-    views = [f"{view} of {prompt}" for prompt in PROMPTS for view in ("front view", "side view", "back view")]
-    write_sheet(folder / "samples" / "views.png", draw(pipe, views, 4.0, steps), 3)
+def plain_samples(folder: Path, each: int, steps: int = STEPS) -> dict[float, Tensor]:
+    """For each guidance scale (styles, `each`, 3, 64, 64) in [0, 1], from the same noise; and their sheets.
 
-
-@torch.no_grad()
-def vae_figures(folder: Path, held_out: Subjects) -> dict[str, float]:
-    """PSNR in dB of held-out single views and grids, by style too; writes vae.png (pictures above reconstructions)."""
-    vae = AutoencoderKL.from_pretrained(folder / "vae")
-    singles, grids = to_image(held_out.rgb[:, 0]), grid(to_image(held_out.rgb))
-    figures = {"single": vae_psnr(vae, singles), "grid": vae_psnr(vae, grids)}
-    for index, style in enumerate(STYLE_NAMES):
-        if (own := held_out.style == index).any():
-            figures[style] = vae_psnr(vae, singles[own])
-    shown = torch.cat([singles[:14], grids[:14]])
-    decoded = vae.decode(vae.encode(shown).latent_dist.mean).sample
-    count = len(shown) // 2
-    rows = torch.cat([shown[:count], decoded[:count], shown[count:], decoded[count:]])
-    write_sheet(folder / "samples" / "vae.png", rows / 2 + 0.5, count)
-    return {name: round(value, 2) for name, value in figures.items()}
-
-
-def depth_figures(
-    pipe: StableDiffusionControlNetPipeline, held_out: Subjects, folder: Path, steps: int = STEPS
-) -> dict[str, float]:
-    """How well pictures drawn on held-out depth keep its outline.
-
-    Columns of depth.png: a held-out picture, its depth, and every style drawn on it. The figure is the correlation of
-    "differs from the background" in the drawn picture with the true mask; "other" gives it with another subject's mask.
+    Rows are styles: one sheet for each guidance scale, one of 2 x 2 grids, one of front, side and back views.
     """
-    count = min(6, len(held_out) // 2)
-    rgb, depth, mask = (tensor[:count, 0] for tensor in (held_out.rgb, held_out.depth, held_out.mask))
-    control = depth_control(depth, mask.float() / 255)
-    rows, right, other = [], [], []
-    for place in range(count):
-        repeated = control[place].expand(len(PROMPTS), -1, -1, -1)
-        drawn = draw(pipe, PROMPTS, 4.0, steps, image=repeated)
-        rows.append(torch.cat([to_image(rgb[place : place + 1]) / 2 + 0.5, control[place : place + 1], drawn]))
-        outlines = (drawn - 0.93).abs().amax(1)
-        right += [_correlation(outline, mask[place, 0]) for outline in outlines]
-        other += [_correlation(outline, mask[(place + 1) % count, 0]) for outline in outlines]
-    write_sheet(folder / "samples" / "depth.png", torch.cat(rows), len(PROMPTS) + 2)
-    tiles = grid_control(held_out.depth[:4], held_out.mask[:4].float() / 255)
-    four = [draw(pipe, [prompt] * len(tiles), 4.0, steps, image=tiles) for prompt in PROMPTS]
-    write_sheet(folder / "samples" / "depth-grids.png", torch.cat([tiles, *four]), len(tiles))
-    return {"own mask": round(float(np.mean(right)), 3), "other mask": round(float(np.mean(other)), 3)}
+    pipe, drawn = unguided_pipeline(folder), {}
+    for scale in GUIDANCE:
+        rows = [draw(pipe, [prompt] * each, scale, steps, seed) for seed, prompt in enumerate(PROMPTS)]
+        drawn[scale] = torch.stack(rows)
+        shown = drawn[scale][:, :COLUMNS]
+        write_sheet(folder / "samples" / f"guidance-{scale:g}.png", shown.flatten(0, 1), shown.shape[1])
+    grids = [f"{prompt}, {GRID_WORDS}" for prompt in PROMPTS for _ in range(3)]
+    write_sheet(folder / "samples" / "grids.png", draw(pipe, grids, CONTROLLED_GUIDANCE, steps), 3)
+    views = [f"{view} of {prompt}" for prompt in PROMPTS for view in ("front view", "side view", "back view")]
+    write_sheet(folder / "samples" / "views.png", draw(pipe, views, CONTROLLED_GUIDANCE, steps), 3)
+    return drawn
 
 
-def _correlation(outline: Tensor, mask: Tensor) -> float:
-    soft = [F.avg_pool2d(picture.float()[None], 4).flatten() for picture in ((outline > 0.08), mask)]
-    return torch.corrcoef(torch.stack(soft))[0, 1].nan_to_num().item()
+def controlled_samples(
+    pipe: StableDiffusionControlNetPipeline, name: str, held_out: Subjects, count: int, folder: Path, steps: int = STEPS
+) -> tuple[Tensor, Tensor]:
+    """Every style drawn on `count` held-out heads, and the sheets NAME.png and NAME-grids.png.
 
+    The control is that of the head as a photo, as in a distillation. Columns of NAME.png: that photo, its control, and
+    the styles; NAME-grids.png has the controls of four grids in its first row, and a style in each further row.
 
-def half_precision_psnr(exact: StableDiffusionControlNetPipeline, packed: Path, steps: int = STEPS) -> float:
-    """PSNR in dB between pictures of the float32 networks and of the shipped half-precision files, same noise."""
-    half = StableDiffusionControlNetPipeline.from_pretrained(packed, safety_checker=None).to(dtype=torch.float32)
-    control = torch.zeros(len(PROMPTS), 3, 64, 64)
-    first, second = (draw(pipe, PROMPTS, 4.0, steps, image=control) for pipe in (exact, half))
-    return round(-10 * torch.log10(F.mse_loss(first, second)).item(), 2)
-
-
-def clip_figures(folder: Path, held_out: Subjects) -> dict[str, float]:
-    """The share of held-out views whose style the CLIP names rightly."""
-    clip = CLIPModel.from_pretrained(folder / "clip")
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    return {"style accuracy": round(clip_accuracy(clip, tokenizer, held_out, PROMPTS), 4)}
-
-
-def write_figures(folder: Path, **figures: object) -> None:
-    """Add to samples/figures.json."""
-    path = folder / "samples" / "figures.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    write_json(path, {**known, **figures})
+    Returns:
+        (count, 3, 64, 64) control pictures and (count, styles, 3, 64, 64) samples, in [0, 1].
+    """
+    parts, single, grid = CONTROLS[name]
+    views = {part: getattr(held_out, f"source_{part}")[:count].float() for part in parts}
+    control = single({part: value[:, 0] for part, value in views.items()})
+    drawn = torch.stack(
+        [
+            draw(pipe, PROMPTS, CONTROLLED_GUIDANCE, steps, place, image=picture.expand(len(PROMPTS), -1, -1, -1))
+            for place, picture in enumerate(control)
+        ]
+    )
+    photos = held_out.source_rgb[:count, 0].float() / 255
+    rows = torch.cat([photos[:, None], control[:, None], drawn], 1)[:COLUMNS]
+    write_sheet(folder / "samples" / f"{name}.png", rows.flatten(0, 1), rows.shape[1])
+    tiles = grid({part: value[:4] for part, value in views.items()})
+    prompts = [f"{prompt}, {GRID_WORDS}" for prompt in PROMPTS]
+    four = [draw(pipe, [prompt] * len(tiles), CONTROLLED_GUIDANCE, steps, image=tiles) for prompt in prompts]
+    write_sheet(folder / "samples" / f"{name}-grids.png", torch.cat([tiles, *four]), len(tiles))
+    return control, drawn
