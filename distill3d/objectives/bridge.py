@@ -18,13 +18,14 @@ SOURCE = "empty"  # the branch that leads to noise
 
 @dataclass(eq=False)
 class Bridge(Term):
-    """Mean squared distance between a view and what the reference's view becomes in the style, in [0, 1] units.
+    """Mean absolute difference of a view and what the reference's view becomes in the style, in [0, 1] units.
 
     The reference's latents are carried to noise by the empty prompt's score and back by the guided one: a dual
     diffusion implicit bridge (Su et al., ICLR 2023, arXiv:2203.08382). What lies between both ends is the difference
     of the two scores, integrated over the noise levels along one path. SDS and LD follow the same difference at one
     level and one noise, drawn anew each step: their mean over steps is blurred by the draw, and one step from a high
-    level with guidance overshoots in colour. A bridge is deterministic: equal references have equal targets.
+    level with guidance overshoots in colour. A bridge is deterministic: equal references have equal targets. Absolute
+    differences, because targets of neighbouring views disagree in details: a median keeps one, a mean blurs both.
     """
 
     denoising: Denoising  # views, prompts and controls; its draws are not used
@@ -43,7 +44,7 @@ class Bridge(Term):
         layout, stage = self.denoising.layout, self.denoising.stage
         target = self._kept_target(batch) if self.keep else self.target(batch)
         tiles = batch.trained.tiles(layout.views, stage, layout.tile(self.denoising.scorer.image_size))
-        distance = ((layout.join(tiles) - target) / 2).square().flatten(1).mean(1)
+        distance = ((layout.join(tiles) - target) / 2).abs().flatten(1).mean(1)
         batch.figures["bridge"] = float(distance.detach().mean())
         return distance
 

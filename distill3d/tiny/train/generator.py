@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,7 +26,7 @@ from safetensors.torch import save_file
 from distill3d.errors import ConfigError, DivergedError
 from distill3d.files import sha256, written_aside
 from distill3d.provenance import source_commit
-from distill3d.tiny.generator import TinyArchitecture, TinyTriplane, save_tiny
+from distill3d.tiny.generator import WEIGHTS, TinyArchitecture, TinyTriplane, save_tiny
 from distill3d.tiny.train.generator_losses import Photos, field_loss, render_loss, superres_loss
 from distill3d.tiny.train.generator_sheet import held_out_psnr, write_sheet
 from distill3d.tiny.train.store import write_json
@@ -35,6 +36,7 @@ LOSSES = {"field": field_loss, "render": render_loss, "superres": superres_loss}
 RATES = {"field": (1.5e-2, 4.5e-3), "render": (4.5e-3, 1.5e-4), "superres": (4e-3, 2e-4)}  # first, last
 WARM_UP = 50  # steps
 MAPPING_SPEED = 20.0  # the layers of the mapping learn slowly by design, for adversarial training; here that starves it
+SMOKE_PHASES = "field=2,render=2,superres=2"
 DEFAULT_PHASES = "field=4000,render=6500,superres=1200"
 
 
@@ -254,6 +256,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--full", action="store_true", help="planes in float32: faster on CPUs without AMX")
     parser.add_argument("--every", type=float, default=120.0, help="CPU seconds between checkpoints")
+    parser.add_argument("--smoke", action="store_true", help="two steps of each phase, to see that it runs")
+    parser.add_argument("--install", action="store_true", help="copy the generator into the package")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # several threads are slower on pictures this small
     torch.set_flush_denormal(True)  # solid heads hide samples so well that their gradients underflow: 2.5 times slower
@@ -262,8 +266,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         training = Training.load(stored, read_phases(args.extend) if args.extend else ())
         print(f"going on from step {training.state.step} of {training.state.total}")
     else:
-        training = Training(State(args.seed, read_phases(args.steps), half=not args.full))
+        phases = read_phases(SMOKE_PHASES if args.smoke else args.steps)
+        training = Training(State(args.seed, phases, half=not args.full))
     train(training, args.work, args.every)
+    if args.install:
+        install(args.work / "generator")
+
+
+def install(source: Path, target: Path = WEIGHTS) -> None:
+    """Replace the generator that ships with the package, and the note of how it came about, by those of `source`."""
+    for name, place in (("generator.safetensors", target), ("provenance.json", target.with_suffix(".provenance.json"))):
+        with written_aside(place) as aside:
+            shutil.copyfile(source / name, aside)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ class Photos:
         return len(self.z)
 
     def split(self, held_out: int) -> tuple[Photos, Photos]:
-        """The training subjects, and the last `held_out`."""
-
+        """The training subjects, and the last `held_out`, but at most a quarter."""
+        held_out = min(held_out, len(self.z) // 4)
         return self._part(slice(None, -held_out)), self._part(slice(-held_out, None))
 
     def _part(self, where: slice) -> Photos:

@@ -120,8 +120,15 @@ def draw(one: Set, seed: int, item: int) -> dict[str, Tensor]:
 def write_set(one: Set, data: Path, seed: int, tracer: Tracer, samples: int) -> None:
     """Make the shards that are not there yet, and join them.
 
-    A shard's name holds all that decides what is in it, so that a run with other settings takes none for its own.
+    A shard's name holds all that decides what is in it, so that a run with other settings takes none for its own; the
+    note beside a finished set says the same, and the set is then left as it is.
     """
+    note = {"version": WORLD_VERSION, "seed": seed, "heads": one.heads, "held_out": one.held_out}
+    note |= {"views": one.views, "size": one.size, "samples": samples}
+    note_path = data / f"world-{one.name}.json"
+    if (data / f"{one.name}.safetensors").is_file() and note_path.is_file():
+        if note.items() <= json.loads(note_path.read_text()).items():
+            return
     settings = f"{one.name}-v{WORLD_VERSION}-seed{seed}-{one.training}+{one.held_out}-{one.views}x{one.size}x{samples}"
     shards = [data / "shards" / f"{settings}-{first:05d}.safetensors" for first in range(0, one.heads, SHARD)]
     for number, path in enumerate(shards):
@@ -134,8 +141,7 @@ def write_set(one: Set, data: Path, seed: int, tracer: Tracer, samples: int) -> 
     parts = [read_tensors(path) for path in shards]
     cost = sum(float(part.pop("cpu_seconds").sum()) for part in parts)
     write_tensors(data / f"{one.name}.safetensors", {key: torch.cat([p[key] for p in parts]) for key in parts[0]})
-    note = {"seed": seed, "heads": one.heads, "held_out": one.held_out, "views": one.views, "size": one.size}
-    write_json(data / f"world-{one.name}.json", {**note, "samples": samples, "cpu_seconds": round(cost, 1)})
+    write_json(note_path, {**note, "cpu_seconds": round(cost, 1)})
     for path in shards:
         path.unlink()
 
