@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -276,6 +280,54 @@ def chain_in(folder: Path, work: Path, steps: int = 20) -> Chain:
     return Chain(folder, {name: replace(recipe, steps=steps, batch=2) for name, recipe in RECIPES.items()})
 
 
+def same_checkpoint(stage: str, *chains: Chain) -> bool:
+    """Whether weights, average and optimisers of the chains' stage have equal bits."""
+    first, *others = (read_tensors(chain.folder / f"{stage}.checkpoint.safetensors") for chain in chains)
+    return all(
+        first.keys() == other.keys() and all(torch.equal(first[key], other[key]) for key in first) for other in others
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, work) -> Path:
+    """A diffusion folder with all networks, hardly trained."""
+    chain = chain_in(tmp_path_factory.mktemp("prepared") / "run", work, steps=1)
+    for stage in ("vae", "clip", "unet"):
+        chain.run(stage)
+    return chain.folder
+
+
+@pytest.mark.parametrize("stage", ["vae", "unet", "canny"])
+def test_every_network_repeats_its_first_steps_and_goes_on_from_a_kill_bit_for_bit(tmp_path, work, prepared, stage):
+    chains = [chain_in(tmp_path / name, work, steps=4) for name in ("straight", "killed")]
+    for chain in chains:
+        shutil.copytree(prepared, chain.folder)
+        (chain.folder / f"{stage}.checkpoint.safetensors").unlink(missing_ok=True)
+    straight, killed = chains
+    straight.run(stage, until=2)
+    killed.run(stage, until=2)
+    assert same_checkpoint(stage, straight, killed)
+    straight.run(stage)
+    Chain(killed.work, killed.recipes).run(stage)
+    assert same_checkpoint(stage, straight, killed)
+    assert load_progress(killed.folder / f"{stage}.checkpoint.safetensors").step == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["vae", "clip"])
+def test_the_first_50_steps_at_full_size_are_the_same_in_another_process(tmp_path, work, stage):
+    script = (
+        "import sys; from pathlib import Path; from distill3d.tiny.train.diffusion.chain import RECIPES, Chain\n"
+        "Chain(Path(sys.argv[1]), RECIPES).run(sys.argv[2], until=50)"
+    )
+    chains = [chain_in(tmp_path / name, work) for name in ("one", "two")]
+    for seed, chain in enumerate(chains):
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed), "OMP_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, "-c", script, str(chain.work), stage], check=True, env=environment)
+    assert same_checkpoint(stage, *chains)
+    assert load_progress(chains[0].folder / f"{stage}.checkpoint.safetensors").step == 50
+
+
 def test_training_that_was_killed_goes_on_bit_for_bit(tmp_path, work):
     """20 steps in one go equal 10, a fresh start from the file, and 10 more: weights, average, both optimisers."""
     straight = chain_in(tmp_path / "straight", work)
@@ -284,11 +336,8 @@ def test_training_that_was_killed_goes_on_bit_for_bit(tmp_path, work):
     broken.run("clip", until=10)
     Chain(broken.work, broken.recipes).run("clip")
 
-    name = "clip.checkpoint.safetensors"
-    once, twice = (read_tensors(chain.folder / name) for chain in (straight, broken))
-    assert once.keys() == twice.keys()
-    assert all(torch.equal(once[key], twice[key]) for key in once)
-    assert load_progress(broken.folder / name).step == 20
+    assert same_checkpoint("clip", straight, broken)
+    assert load_progress(broken.folder / "clip.checkpoint.safetensors").step == 20
 
 
 def test_a_finished_stage_is_extended_once_and_then_goes_on(tmp_path, work):

@@ -126,9 +126,9 @@ def write_set(one: Set, data: Path, seed: int, tracer: Tracer, samples: int) -> 
     note = {"version": WORLD_VERSION, "seed": seed, "heads": one.heads, "held_out": one.held_out}
     note |= {"views": one.views, "size": one.size, "samples": samples}
     note_path = data / f"world-{one.name}.json"
-    if (data / f"{one.name}.safetensors").is_file() and note_path.is_file():
-        if note.items() <= json.loads(note_path.read_text()).items():
-            return
+    there = (data / f"{one.name}.safetensors").is_file() and note_path.is_file()
+    if there and note.items() <= json.loads(note_path.read_text()).items():
+        return
     settings = f"{one.name}-v{WORLD_VERSION}-seed{seed}-{one.training}+{one.held_out}-{one.views}x{one.size}x{samples}"
     shards = [data / "shards" / f"{settings}-{first:05d}.safetensors" for first in range(0, one.heads, SHARD)]
     for number, path in enumerate(shards):
