@@ -112,6 +112,11 @@ class Synthesis(nn.Module):
         return self.to_planes(x, w).unflatten(1, (3, -1))
 
 
+# Empty space is empty at this logit (0.2 % of a ray's light is lost on its way through the box), and far below it still
+# has a slope: where softplus is flat no ear could ever grow, and its gradients underflow to slow denormal numbers.
+EMPTY, EMPTY_SLOPE = -8.0, 0.05
+
+
 class Decoder(nn.Module):
     """Plane features to density, colour and features, channels first: small products on long rows are fast."""
 
@@ -127,8 +132,8 @@ class Decoder(nn.Module):
         The first three values are a colour, slightly beyond [-1, 1] so that pure black and white can be reached.
         """
         x = _channels_first(self.second, F.silu(_channels_first(self.first, x)))
-        # the clamp keeps the slope of empty space from underflowing to denormal numbers, which are slow on a CPU
-        density = F.softplus(x[:, 0].clamp(min=-15) - 1) * self.density_scale
+        logit = EMPTY + F.leaky_relu(x[:, 0] - EMPTY, EMPTY_SLOPE)
+        density = F.softplus(logit - 1) * self.density_scale
         colour = torch.sigmoid(x[:, 1:4]) * 2.004 - 1.002
         return density, torch.cat([colour, x[:, 4:]], 1)
 
