@@ -44,7 +44,8 @@ class Bridge(Term):
         layout, stage = self.denoising.layout, self.denoising.stage
         target = self._kept_target(batch) if self.keep else self.target(batch)
         tiles = batch.trained.tiles(layout.views, stage, layout.tile(self.denoising.scorer.image_size))
-        distance = ((layout.join(tiles) - target) / 2).abs().flatten(1).mean(1)
+        # Each view has its own distance: under the mirror, what two renders differ by is pulled together too.
+        distance = ((tiles - layout.split(target)) / 2).abs().flatten(1).mean(1)
         batch.figures["bridge"] = float(distance.detach().mean())
         return distance
 

@@ -77,20 +77,25 @@ def test_a_bridge_to_the_empty_prompt_leads_back_to_the_reference(scorer, layout
     assert (target - reference).norm() < 0.1 * reference.norm()
 
 
-def test_the_gradient_is_that_of_the_mean_difference_to_the_target(scorer, layout):
-    """Each view gets the part of the picture that shows it; the mirrored one the flipped gradient."""
+def test_the_gradient_is_that_of_each_views_difference_to_its_part_of_the_target(scorer, layout):
+    """A tile of a grid has a quarter of the target, a mirrored view the flipped one."""
     term, batch = bridge(scorer, layout), a_batch(layout)
     leaves = [render.image for render in batch.trained.views.values()]
     loss = term.forward(batch)
     got = torch.autograd.grad(loss.sum(), leaves)
 
-    difference = shown(layout, batch.trained) - term.target(batch)
-    torch.testing.assert_close(loss.detach(), (difference / 2).abs().flatten(1).mean(1))
-    expected = layout.split(difference.sign() / 2 / difference[0].numel())
-    if isinstance(layout, Mirror):
-        expected = expected * torch.tensor(layout.weights).view(1, 2, 1, 1, 1)
-    for of_view, part in zip(got, expected.unbind(1)):
-        torch.testing.assert_close(of_view[:, 0], part)
+    target = term.target(batch)
+    half = target.shape[-1] // 2
+    parts = {
+        "Single": [target],
+        "Mirror": [target, target.flip(-1)],
+        "Grid": [target[..., y : y + half, x : x + half] for y in (0, half) for x in (0, half)],
+    }[type(layout).__name__]
+    differences = [leaf.detach()[:, 0] - part for leaf, part in zip(leaves, parts)]
+    torch.testing.assert_close(loss.detach(), torch.cat([d.flatten(1) for d in differences], 1).abs().mean(1) / 2)
+    count = sum(d[0].numel() for d in differences)
+    for of_view, difference in zip(got, differences):
+        torch.testing.assert_close(of_view[:, 0], difference.sign() / 2 / count)
     assert batch.figures["bridge"] == pytest.approx(float(loss.detach().mean()))
 
 
