@@ -62,7 +62,8 @@ def score_terms(
     main = View("main", defaults.front)
     views: ViewLayout = Mirror(main, objective.mirror_weights) if mirror else Single(main)
     shared = _draws_and_prompts(objective, style)
-    single = Denoising(scorer, views, **shared, controls=_control(scorer, *CONTROL_CHOICES[control]))
+    controls = _control(scorer, *CONTROL_CHOICES[control])
+    single = Denoising(scorer, views, **shared, stage=defaults.stage, controls=controls)
     terms = {"score": Weighted(1.0, term(single, objective))}
     if grid != "off":
         stage: Stage = grid

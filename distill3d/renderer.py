@@ -54,6 +54,7 @@ class RunDefaults:
     batch: int = 1
     front: CameraPrior = CameraPrior(yaw=60, pitch=30)  # of single views
     around: CameraPrior = CameraPrior(yaw=180, pitch=30)  # of the grid's views
+    stage: Stage = "image"  # of single views; "raw" where a scorer looks at no more pixels than that has
     replay: int | None = None  # steps after which a deterministic method sees the same subjects again; None: never
 
 
