@@ -32,14 +32,15 @@ def truth(photos: Photos, count: int, views: int) -> Tensor:
 
 
 def held_out_psnr(renderer: TinyTriplane, photos: Photos, count: int = 64, views: int = 1) -> float:
-    """dB over all pixels of held-out subjects."""
+    """dB over all pixels of held-out subjects, of all if there are fewer than `count`."""
+    count = min(count, len(photos))
     return psnr((pictures(renderer, photos, count, views).clamp(-1, 1) - truth(photos, count, views)).square().mean())
 
 
 def write_sheet(renderer: TinyTriplane, photos: Photos, path: Path) -> None:
     """Eight held-out subjects: for each view a row of truth and below it a row of ours."""
-    views = min(3, photos.yaw.shape[1])
-    rows = torch.stack([truth(photos, 8, views), pictures(renderer, photos, 8, views)], 2)  # (8, V, 2, 3, h, w)
+    count, views = min(8, len(photos)), min(3, photos.yaw.shape[1])
+    rows = torch.stack([truth(photos, count, views), pictures(renderer, photos, count, views)], 2)  # (8, V, 2, 3, h, w)
     sheet = rows.permute(1, 2, 4, 0, 5, 3).flatten(0, 2).flatten(1, 2)  # (V*2*h, 8*w, 3)
     pixels = ((sheet.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
     enlarge = 128 // photos.rgb.shape[-1]
