@@ -208,7 +208,8 @@ def _run(recipe: Recipe, folder: Path, watch: Watch) -> Path:
     assert config.steps is not None and config.lr is not None  # filled by with_defaults
     assert config.batch is not None and config.save_every is not None
     lr = cosine_decay(config.lr, method.final_lr, config.steps)
-    trainer = Trainer(recipe.renderer, method, seed=config.seed, batch=config.batch, lr=lr)
+    rerender = recipe.renderer.defaults.rerender
+    trainer = Trainer(recipe.renderer, method, seed=config.seed, batch=config.batch, rerender=rerender, lr=lr)
     showcase = Showcase(trainer.reference, trainer.renderer, folder)
     if checkpoints := list_checkpoints(folder / CHECKPOINTS):
         load_checkpoint(checkpoints[-1], trainer)

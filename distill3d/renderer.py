@@ -55,6 +55,7 @@ class RunDefaults:
     front: CameraPrior = CameraPrior(yaw=60, pitch=30)  # of single views
     around: CameraPrior = CameraPrior(yaw=180, pitch=30)  # of the grid's views
     stage: Stage = "image"  # of single views; "raw" where a scorer looks at no more pixels than that has
+    rerender: bool = True  # see `Trainer`: False is faster where the graphs of all views fit into memory
     replay: int | None = None  # steps after which a deterministic method sees the same subjects again; None: never
 
 

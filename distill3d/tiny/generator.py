@@ -78,7 +78,10 @@ class TinyTriplane(Renderer, AnySize):
         scorer="tiny",
         steps=150,
         lr=8e-3,
-        batch=2,
+        batch=1,
+        stage="raw",  # as large as the embedded diffusion model's pictures
+        rerender=False,
+        replay=40,
         front=CameraPrior(yaw=60, pitch=20),
         around=CameraPrior(yaw=180, pitch=20),
     )
