@@ -5,6 +5,7 @@ A cell is done if its file says the same settings and the same weights; otherwis
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import multiprocessing
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from distill3d.files import sha256, write_text
-from distill3d.tiny.evaluation import Panel
+from distill3d.tiny.evaluation import SUBJECTS, Panel
 from distill3d.tiny.judges import JUDGES_FOLDER, load_judges
 
 WEIGHTS = JUDGES_FOLDER.parent
@@ -53,6 +54,16 @@ class Networks:
 
     def plain(self) -> dict[str, str | None]:
         return asdict(self)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What every experiment can be told: how many processes and subjects, and which networks."""
+    parser.add_argument("--workers", type=int, choices=(1, 2, 3, 4), default=1, help="processes, one thread each")
+    parser.add_argument("--subjects", type=int, default=len(SUBJECTS), help="that are measured")
+    parser.add_argument("--weights", help="of the generator (default: the package's)")
+    parser.add_argument("--scorer-weights", help="folder of the diffusion model (default: the package's)")
+    parser.add_argument("--judges", help="folder of judges (default: the package's)")
+    parser.add_argument("--clip", help="folder of the diffusion model's own CLIP (default: its columns stay empty)")
 
 
 @lru_cache(maxsize=1)

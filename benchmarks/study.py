@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, also for child processes
 
-from cells import Networks, read_cell, run_cells, show
+from cells import Networks, add_options, read_cell, run_cells, show
 from study_cell import run_any
 from study_figure import draw
 from study_plan import (
@@ -140,17 +140,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plan", action="store_true", help="say what there is to do and what it costs, do nothing")
     parser.add_argument("--results", action="store_true", help="only draw the results of the cells that are there")
     parser.add_argument("--only", choices=("all", "ladder", "baseline"), default="all")
-    parser.add_argument("--workers", type=int, choices=(1, 2, 3, 4), default=1, help="processes, one thread each")
     parser.add_argument("--styles", nargs="+", default=list(STYLES))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=defaults.batch)
     parser.add_argument("--lr", type=float, default=defaults.lr, help="the middle one of the three")
-    parser.add_argument("--subjects", type=int, default=len(SUBJECTS), help="that are measured")
-    parser.add_argument("--weights", help="of the generator (default: the package's)")
-    parser.add_argument("--scorer-weights", help="folder of the diffusion model (default: the package's)")
-    parser.add_argument("--judges", help="folder of judges (default: the package's)")
-    parser.add_argument("--clip", help="folder of the diffusion model's own CLIP (default: its columns stay empty)")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, also for child processes
 
-from cells import Networks, Settings, panel_of, read_cell, run_cells, show
+from cells import Networks, Settings, add_options, panel_of, read_cell, run_cells, show
 
 from distill3d.config import DistillConfig
 from distill3d.evaluate import SHEET, evaluate_run
@@ -155,16 +155,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs and the results")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, choices=(1, 2, 3, 4), default=1, help="processes, one thread each")
-    parser.add_argument("--subjects", type=int, default=len(SUBJECTS), help="that are measured")
     parser.add_argument("--method", help="for all runs alike (default: the program's)")
     parser.add_argument("--steps", type=int, help="likewise")
     parser.add_argument("--batch", type=int, help="likewise")
     parser.add_argument("--lr", type=float, help="likewise")
-    parser.add_argument("--weights", help="of the generator (default: the package's)")
-    parser.add_argument("--scorer-weights", help="folder of the diffusion model (default: the package's)")
-    parser.add_argument("--judges", help="folder of judges (default: the package's)")
-    parser.add_argument("--clip", help="folder of the diffusion model's own CLIP (default: its columns stay empty)")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -3,12 +3,10 @@
 import json
 import os
 import signal
-import sys
 
 import pytest
 from PIL import Image
 
-from distill3d import cli
 from distill3d.plugins import Offer, registry
 from distill3d.scorers.gaussian import GaussianScorer
 
@@ -30,24 +28,6 @@ def _toys_are_installed(monkeypatch):
     monkeypatch.setitem(offers["backbone"], "toy", Offer("toy", "tests.toys:load_toy", "tests"))
     words = Offer("words", "tests.cli.test_commands:load_three_words", "tests")
     monkeypatch.setitem(offers["scorer"], "words", words)
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run `distill3d ...` in an empty folder; returns exit code and everything it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["distill3d", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return run
 
 
 TOY = ("run", "--backbone", "toy", "--style", "zombie", "--steps", "4", "--save-every", "2")

@@ -1,14 +1,12 @@
 """`distill3d evaluate` as a user meets it."""
 
 import json
-import sys
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from distill3d import cli
 from distill3d.cli.evaluate import cache_folder
 from distill3d.config import DistillConfig
 from distill3d.files import sha256
@@ -30,26 +28,8 @@ def _fast(monkeypatch, tmp_path):
     monkeypatch.setattr(truth, "render_heads", painted_heads)
     monkeypatch.setattr(module, "_shipped_judges", FakePanel)
     monkeypatch.setattr(module.evaluate_run, "__kwdefaults__", {**module.evaluate_run.__kwdefaults__, "seeds": FEW})
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run `distill3d ...`; returns exit code and everything it printed."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["distill3d", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return run
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def finished_run(folder, style="zombie", redder=0.0):

@@ -18,9 +18,10 @@ from distill3d.tiny.world import STYLE_NAMES
 
 pytest.importorskip("diffusers")
 
+from distill3d.tiny.train.diffusion.text import build_clip
 from distill3d.tiny.train.diffusion.tokenizer import build_tokenizer
 from distill3d.tiny.train.judges import pack
-from distill3d.tiny.train.judges.clip import build_clip
+from distill3d.tiny.train.judges.clip import SIZE
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,9 @@ def folder(tmp_path_factory):
     pack.save_network(folder, "face", FaceNet(Layout(**small, outputs=12)))
     pack.save_network(folder, "style", StyleNet(Layout(**small, outputs=len(STYLE_ANSWERS))))
     pack.save_network(folder, "depth", DepthNet(Layout(**small, outputs=1)))
-    pack.save_clip(folder, build_clip(build_tokenizer(folder / "tokenizer")), build_tokenizer(folder / "tokenizer"))
+    pack.save_clip(
+        folder, build_clip(build_tokenizer(folder / "tokenizer"), SIZE), build_tokenizer(folder / "tokenizer")
+    )
     return folder
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from distill3d.errors import WeightsError
 from distill3d.tiny.judges import JUDGES_FOLDER, Judges, load_judges
 from distill3d.tiny.train.diffusion import controlnet, figures, pack, samples, text, unet, vae
 from distill3d.tiny.train.diffusion.data import Subjects, load_subjects
-from distill3d.tiny.train.diffusion.loop import Recipe, Training
+from distill3d.tiny.train.diffusion.loop import Recipe, Training, add_recipe_options, chosen_recipes
 from distill3d.tiny.train.diffusion.tokenizer import build_tokenizer
 
 TRAINED = ("vae", "clip", "unet", "depth", "canny")
@@ -155,12 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m distill3d.tiny.train diffusion", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder with data/; results go to diffusion/ in it")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--extend", type=int, default=0, metavar="STEPS", help="train a finished stage further")
-    parser.add_argument("--smoke", action="store_true", help="two steps of everything, to see that it runs")
     parser.add_argument("--install", action="store_true", help="copy the packed pipeline into the package")
-    for name, recipe in RECIPES.items():
-        parser.add_argument(f"--{name}-steps", type=int, default=recipe.steps, help="default %(default)s")
+    add_recipe_options(parser, RECIPES, seed=0)
     return parser
 
 
@@ -174,12 +170,8 @@ def main(argv: Sequence[str]) -> None:
     given = parser.parse_args(list(argv))
     if given.extend and given.stage not in TRAINED:
         parser.error(f"--extend needs one trained stage: --stage {'|'.join(TRAINED)}")
-    budgets = {name: 2 if given.smoke else getattr(given, f"{name}_steps") for name in TRAINED}
-    recipes = {name: replace(recipe, steps=budgets[name], seed=given.seed) for name, recipe in RECIPES.items()}
-    if given.smoke:
-        recipes = {name: replace(recipe, batch=4) for name, recipe in recipes.items()}
     few = {"sample_steps": 2, "sample_count": 2} if given.smoke else {}
-    chain = Chain(given.work, recipes, given.seed, **few)
+    chain = Chain(given.work, chosen_recipes(RECIPES, given), given.seed, **few)
     for stage in STAGES if given.stage == "all" else (given.stage,):
         chain.run(stage, given.extend)
     if given.install:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 
 from distill3d.draws import Draws
 from distill3d.errors import DivergedError
-from distill3d.files import written_aside
+from distill3d.files import sha256, written_aside
 from distill3d.provenance import source_commit
 from distill3d.tiny.train.diffusion.optimizer import Optimizer
 
 CHECKPOINT_SECONDS = 120.0  # of CPU time
+SMOKE_STEPS, SMOKE_BATCH = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,3 +173,33 @@ def load_progress(path: Path) -> Progress:
     """The progress that a checkpoint holds, without its tensors."""
     with safe_open(path, framework="pt") as file:
         return Progress(**json.loads(file.metadata()["progress"]))
+
+
+def add_recipe_options(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe], seed: int) -> None:
+    """`--seed`, `--smoke`, and the steps of each network."""
+    parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--smoke", action="store_true", help="two steps of everything, to see that it runs")
+    for name, recipe in recipes.items():
+        parser.add_argument(f"--{name}-steps", type=int, default=recipe.steps, help="default %(default)s")
+
+
+def chosen_recipes(recipes: Mapping[str, Recipe], given: argparse.Namespace) -> dict[str, Recipe]:
+    """The recipes with what `add_recipe_options` was told."""
+    return {
+        name: replace(recipe, steps=SMOKE_STEPS, batch=SMOKE_BATCH, seed=given.seed)
+        if given.smoke
+        else replace(recipe, steps=getattr(given, f"{name}_steps"), seed=given.seed)
+        for name, recipe in recipes.items()
+    }
+
+
+def network_note(checkpoint: Path, weights: Path) -> dict[str, object]:
+    """What a provenance file says of a network: steps, CPU time, last loss, and its file's hash."""
+    progress = load_progress(checkpoint)
+    return {
+        "steps": progress.phases,
+        "steps_done": progress.step,
+        "cpu_seconds": round(progress.cpu_seconds),
+        "last_loss": progress.losses[-1][1] if progress.losses else None,
+        "sha256": sha256(weights),
+    }

@@ -12,10 +12,10 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from distill3d.files import sha256
+from distill3d.files import folder_written_aside
 from distill3d.provenance import source_commit
 from distill3d.tiny.train.diffusion.figures import read_figures
-from distill3d.tiny.train.diffusion.loop import load_progress
+from distill3d.tiny.train.diffusion.loop import load_progress, network_note
 from distill3d.tiny.train.diffusion.unet import build_scheduler
 from distill3d.tiny.train.store import write_json
 
@@ -73,16 +73,9 @@ def write_provenance(folder: Path, packed: Path, seed: int) -> None:
     """
     networks = {}
     for part, loop in TRAINED.items():
-        progress = load_progress(folder / f"{loop}.checkpoint.safetensors")
-        weights = next((packed / part).glob("*.safetensors"))
-        networks[part] = {
-            "commit": progress.commit or "unknown",
-            "steps": progress.phases,
-            "steps_done": progress.step,
-            "cpu_seconds": round(progress.cpu_seconds),
-            "last_loss": progress.losses[-1][1] if progress.losses else None,
-            "sha256": sha256(weights),
-        }
+        checkpoint = folder / f"{loop}.checkpoint.safetensors"
+        note = network_note(checkpoint, next((packed / part).glob("*.safetensors")))
+        networks[part] = {"commit": load_progress(checkpoint).commit or "unknown", **note}
     origin = {
         "made_by": "python -m distill3d.tiny.train diffusion",
         "commit": source_commit() or "unknown",
@@ -97,8 +90,5 @@ def write_provenance(folder: Path, packed: Path, seed: int) -> None:
 
 def install(packed: Path, target: Path = INSTALLED) -> None:
     """Replace the weights that ship with the package by `packed`."""
-    aside = target.with_name("diffusion.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(packed, aside)
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
+    with folder_written_aside(target) as aside:
+        shutil.copytree(packed, aside, dirs_exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,30 +20,39 @@ TEXT_WIDTH = 64
 GRID_SHARE = 8  # one picture in eight is a grid, so that "four views" gets a meaning
 
 
-def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
+@dataclass(frozen=True)
+class ClipSize:
+    """Widths, layers and heads of the two halves of a small CLIP; what lies between two layers is twice as wide."""
+
+    text: tuple[int, int, int]
+    vision: tuple[int, int, int]
+
+
+SIZE = ClipSize(text=(TEXT_WIDTH, 3, 4), vision=(96, 2, 4))
+
+
+def build_clip(tokenizer: CLIPTokenizer, size: ClipSize = SIZE) -> CLIPModel:
     """An untrained CLIP: pictures of 64 pixels in patches of 8, captions of at most `MAX_LENGTH` tokens."""
+
+    def half(width: int, layers: int, heads: int) -> dict[str, int]:
+        return {
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "projection_dim": size.text[0],
+        }
+
     text = {
+        **half(*size.text),
         "vocab_size": len(tokenizer),
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 2 * TEXT_WIDTH,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
         "max_position_embeddings": MAX_LENGTH,
-        "projection_dim": TEXT_WIDTH,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {
-        "hidden_size": 96,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "image_size": 64,
-        "patch_size": 8,
-        "projection_dim": TEXT_WIDTH,
-    }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_WIDTH))
+    vision = {**half(*size.vision), "image_size": 64, "patch_size": 8}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=size.text[0]))
 
 
 def clip_loss(

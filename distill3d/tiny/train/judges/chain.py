@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from distill3d.tiny.judges.networks import DepthNet, StyleNet
-from distill3d.tiny.train.diffusion.loop import Recipe, Training
+from distill3d.tiny.train.diffusion.loop import Recipe, Training, add_recipe_options, chosen_recipes
+from distill3d.tiny.train.diffusion.text import build_clip
 from distill3d.tiny.train.diffusion.tokenizer import build_tokenizer
 from distill3d.tiny.train.judges import clip, depth, face, pack, style
 from distill3d.tiny.train.judges.faces import Faces, load_held_out, load_training
@@ -21,7 +21,6 @@ from distill3d.tiny.train.judges.faces import Faces, load_held_out, load_trainin
 SEED = 11  # not the diffusion model's: its CLIP and the judges' have nothing in common
 RECIPES = {"style": style.RECIPE, "depth": depth.RECIPE, "clip": clip.RECIPE, "face": face.RECIPE}
 STAGES = (*RECIPES, "pack")
-SMOKE_BATCH = 4
 
 
 class Chain:
@@ -86,7 +85,7 @@ class Chain:
     def clip(self, until: int | None) -> None:
         """Train the second CLIP."""
         self._seed("clip")
-        judge = clip.build_clip(self.tokenizer)
+        judge = build_clip(self.tokenizer, clip.SIZE)
         training = self._training("clip", judge)
         loss = clip.clip_loss(judge, self.tokenizer, self.faces, training.recipe.batch)
         training.run(loss, lambda net: pack.save_clip(self.folder, net, self.tokenizer), until)
@@ -96,11 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m distill3d.tiny.train judges", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder with data/; results go to judges/ in it")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--smoke", action="store_true", help="two steps of everything, to see that it runs")
     parser.add_argument("--install", action="store_true", help="copy the judges into the package")
-    for name, recipe in RECIPES.items():
-        parser.add_argument(f"--{name}-steps", type=int, default=recipe.steps, help="default %(default)s")
+    add_recipe_options(parser, RECIPES, SEED)
     return parser
 
 
@@ -111,11 +107,7 @@ def main(argv: Sequence[str]) -> None:
         argv: the command line after `python -m distill3d.tiny.train judges`.
     """
     given = _parser().parse_args(list(argv))
-    budgets = {name: 2 if given.smoke else getattr(given, f"{name}_steps") for name in RECIPES}
-    recipes = {name: replace(recipe, steps=budgets[name], seed=given.seed) for name, recipe in RECIPES.items()}
-    if given.smoke:
-        recipes = {name: replace(recipe, batch=SMOKE_BATCH) for name, recipe in recipes.items()}
-    chain = Chain(given.work, recipes)
+    chain = Chain(given.work, chosen_recipes(RECIPES, given))
     for stage in STAGES if given.stage == "all" else (given.stage,):
         chain.run(stage)
     if given.install:

@@ -6,45 +6,19 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from distill3d.tiny.judges.networks import PICTURE
 from distill3d.tiny.train.diffusion.captions import caption, traits, view_words
 from distill3d.tiny.train.diffusion.loop import Recipe
-from distill3d.tiny.train.diffusion.text import contrast
-from distill3d.tiny.train.diffusion.tokenizer import MAX_LENGTH, token_ids
+from distill3d.tiny.train.diffusion.text import ClipSize, contrast
+from distill3d.tiny.train.diffusion.tokenizer import token_ids
 from distill3d.tiny.train.judges.augment import backgrounds, blurred, coarse, moved, noisy, tinted
 from distill3d.tiny.train.judges.faces import Faces, draw_styled
 from distill3d.tiny.world import IDENTITY_NAMES, STYLE_NAMES
 
 RECIPE = Recipe(steps=900, lr=0.01, batch=64, ema=0.99)
-WIDTH = 48
-
-
-def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Untrained: pictures of 64 pixels in patches of 8, captions of at most `MAX_LENGTH` tokens."""
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "max_position_embeddings": MAX_LENGTH,
-        "projection_dim": WIDTH,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "image_size": PICTURE,
-        "patch_size": 8,
-        "projection_dim": WIDTH,
-    }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
+SIZE = ClipSize(text=(48, 2, 3), vision=(64, 3, 4))
 
 
 def clip_loss(

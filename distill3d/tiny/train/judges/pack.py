@@ -11,11 +11,11 @@ from typing import Any
 from torch import nn
 from transformers import CLIPTokenizer
 
-from distill3d.files import folder_written_aside, sha256
+from distill3d.files import folder_written_aside
 from distill3d.provenance import source_commit
 from distill3d.tiny.generator import load_tiny
 from distill3d.tiny.judges.loading import JUDGES_FOLDER, Judges, load_judges
-from distill3d.tiny.train.diffusion.loop import Recipe, load_progress
+from distill3d.tiny.train.diffusion.loop import Recipe, network_note
 from distill3d.tiny.train.judges import generated, measure
 from distill3d.tiny.train.judges.faces import Faces
 from distill3d.tiny.train.store import write_json, write_tensors
@@ -33,14 +33,11 @@ def save_network(folder: Path, name: str, network: Any) -> None:
 
 def save_clip(folder: Path, clip: Any, tokenizer: CLIPTokenizer) -> None:
     """`folder`/clip: the configuration, the weights in half precision, and the tokenizer's files."""
-    aside = folder / "clip.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    clip.config.save_pretrained(aside)
-    write_tensors(aside / "model.safetensors", _halved(clip))
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        shutil.copyfile(folder / "tokenizer" / name, aside / name)
-    shutil.rmtree(folder / "clip", ignore_errors=True)
-    aside.rename(folder / "clip")
+    with folder_written_aside(folder / "clip") as aside:
+        clip.config.save_pretrained(aside)
+        write_tensors(aside / "model.safetensors", _halved(clip))
+        for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+            shutil.copyfile(folder / "tokenizer" / name, aside / name)
 
 
 def _halved(network: nn.Module) -> dict:
@@ -92,16 +89,8 @@ def provenance(
     """Where each judge comes from: script, seed, steps, CPU time, last loss, its file's hash, and its ceiling."""
     networks = {}
     for name, file in WEIGHTS.items():
-        progress = load_progress(training / f"{name}.checkpoint.safetensors")
-        networks[name] = {
-            "steps": progress.phases,
-            "steps_done": progress.step,
-            "cpu_seconds": round(progress.cpu_seconds),
-            "last_loss": progress.losses[-1][1] if progress.losses else None,
-            "seed": recipes[name].seed,
-            "sha256": sha256(target / file),
-            "ceiling": figures[name],
-        }
+        note = network_note(training / f"{name}.checkpoint.safetensors", target / file)
+        networks[name] = {**note, "seed": recipes[name].seed, "ceiling": figures[name]}
     return {
         "made_by": "python -m distill3d.tiny.train judges",
         "commit": source_commit() or "unknown",
