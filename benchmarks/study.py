@@ -36,7 +36,7 @@ from distill3d.files import write_text
 from distill3d.tiny.evaluation import SUBJECTS
 from distill3d.tiny.generator import TinyTriplane
 
-SNAPSHOTS = (10, 25, 50, 100)
+SNAPSHOTS = (25, 50, 100)
 
 
 def cells_of(options: argparse.Namespace, checksum: str) -> dict[Path, dict[str, Any]]:

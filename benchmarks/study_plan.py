@@ -48,7 +48,7 @@ def configuration(method: str, lr: float, **options: Any) -> Configuration:
 
 def plain(lr: float, baseline: float, control: bool, **parts: Any) -> Configuration:
     """The family at equal w(t) = sigma, single views unless `parts` says otherwise."""
-    options = {"mirror": False, "grid": "off", "rank": False, **parts}
+    options = {"mirror": False, "grid": "off", "grid_every": 1, "rank": False, **parts}
     return configuration(
         "ld",
         lr,

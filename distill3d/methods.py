@@ -52,9 +52,10 @@ def score_terms(
     control: ControlName,
     mirror: bool,
     grid: GridStage,
+    grid_every: int = 1,
     term: Callable[[Denoising, ScoreDistillation], Term] = ScoreTerm,
 ) -> dict[str, Weighted]:
-    """A term on single views and, unless `grid` is "off", the same on 2x2 grids of one subject.
+    """A term on single views and, unless `grid` is "off", every so many steps the same on 2x2 grids of one subject.
 
     Grids are controlled by depth: in a tile of a grid there is little room for edges.
     """
@@ -76,7 +77,7 @@ def score_terms(
             controls=_control(scorer, *CONTROL_CHOICES[control][-1:]),
             draw="grid",
         )
-        terms["grid"] = Weighted(1.0, term(of_grid, variant(objective)))
+        terms["grid"] = Weighted(1.0, term(of_grid, variant(objective)), every=grid_every)
     return terms
 
 
@@ -109,6 +110,7 @@ def ld(
     control: ControlName = "depth",
     mirror: bool = True,
     grid: GridStage = "raw",
+    grid_every: int = 3,
     rank: bool = True,
 ) -> Method:
     """Recommended: the score along the probability flow, with depth control, mirror, grid and rank weighting.
@@ -126,7 +128,9 @@ def ld(
         negative_prompt=style.negative_prompt,
     )
     term = ScoreTerm if path == "noise" else partial(Bridge, keep=defaults.replay is not None)
-    terms = score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid, term=term)
+    terms = score_terms(
+        objective, style, defaults, control=control, mirror=mirror, grid=grid, grid_every=grid_every, term=term
+    )
     return Method(terms, final_lr=0.05, replay=defaults.replay if path == "flow" else None)
 
 
@@ -259,6 +263,8 @@ def _as_type(option: str, value: Any, hint: Any) -> Any:
     if hint is bool:
         word = BOOLEANS.get(str(value).lower())
         good, wanted, value = word is not None, "true or false", word
+    elif hint is int:
+        good, wanted = number and value == int(value) and value > 0, "a whole number from 1"
     elif hint is float:
         good, wanted = number, "a number"
     elif get_origin(hint) is Literal:

@@ -31,7 +31,7 @@ class Bridge(Term):
     denoising: Denoising  # views, prompts and controls; its draws are not used
     objective: ScoreDistillation  # guidance and rank weighting
     top: float = 0.8  # how far to go, as a fraction of the schedule
-    steps: tuple[int, int] = (3, 4)  # there, and back
+    steps: tuple[int, int] = (6, 5)  # there, and back
     keep: bool = False  # keep every target for when its draws come again: for methods that replay theirs
     _kept: dict[Draws, Tensor] = field(default_factory=dict, repr=False)
 

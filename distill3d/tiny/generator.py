@@ -76,13 +76,13 @@ class TinyTriplane(Renderer, AnySize):
     weights_licence = "Apache-2.0"
     defaults = RunDefaults(
         scorer="tiny",
-        steps=150,
+        steps=300,
         lr=8e-3,
         batch=1,
         stage="raw",  # as large as the embedded diffusion model's pictures
         rerender=False,
-        replay=40,
-        front=CameraPrior(yaw=60, pitch=20),
+        replay=75,
+        front=CameraPrior(yaw=75, pitch=20),
         around=CameraPrior(yaw=180, pitch=20),
     )
 

@@ -124,6 +124,8 @@ def test_settings_of_the_method_are_given_and_remembered(command, tmp_path):
         (("--style", "zombie", "--backbone", "toy", "--set", "guidance_scale=abc"), "must be a number, got 'abc'"),
         (("--style", "zombie", "--backbone", "toy", "--set", "grid=of"), "one of off, raw, image, got 'of'"),
         (("--style", "zombie", "--backbone", "toy", "--set", "mirror=maybe"), "must be true or false, got 'maybe'"),
+        (("--style", "zombie", "--backbone", "toy", "--set", "grid_every=0"), "a whole number from 1, got 0"),
+        (("--style", "zombie", "--backbone", "toy", "--set", "grid_every=1.5"), "a whole number from 1, got 1.5"),
         (("--style", "zombie", "--backbone", "toy", "--device", "cuda:77"), "no device 'cuda:77' here. There is: cpu"),
         (("--style", "zombie", "--backbone", "toy", "--device", "gpu"), "no device 'gpu' here"),
         (("--resume", "x", "--steps", "5", "--lr", "1"), "leave out --lr, --steps"),

@@ -149,7 +149,7 @@ def test_replayed_steps_see_the_same_subjects_and_cameras_and_others_do_not():
 def test_a_kept_target_needs_no_render_of_the_reference():
     """Its steps still differ: the renderer has moved on, towards the targets."""
     defaults = replace(toy().defaults, replay=2)
-    trainer = Trainer(toy(), ld(SCORER, CATALOGUE["zombie"], defaults), lr=lambda step: 1e-3)
+    trainer = Trainer(toy(), ld(SCORER, CATALOGUE["zombie"], defaults, grid_every=1), lr=lambda step: 1e-3)
     renders, look = [], trainer._look
 
     def counted(renderer, *rest):
@@ -165,6 +165,25 @@ def test_a_kept_target_needs_no_render_of_the_reference():
     assert counts == [5, 5, 0, 0, 0, 0]  # main and the grid's four
     assert losses[4] < losses[2] < losses[0]
     assert losses[5] < losses[3] < losses[1]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_the_grid_is_rendered_every_so_many_steps(every):
+    method = ld(SCORER, CATALOGUE["zombie"], toy().defaults, grid_every=every)
+    trainer = Trainer(toy(), method, lr=lambda step: 1e-3, rerender=False)
+    views, look = [], trainer._look
+
+    def counted(renderer, *rest):
+        views.append(renderer is trainer.renderer)
+        return look(renderer, *rest)
+
+    trainer._look = counted
+    counts = []
+    for _ in range(4):
+        views.clear()
+        trainer.step()
+        counts.append(sum(views))
+    assert counts == [6 if step % every == 0 else 2 for step in range(4)]  # the mirrored pair, and the grid's four
 
 
 def test_a_view_that_is_looked_at_in_a_small_tile_is_rendered_small_where_the_backbone_can():

@@ -98,7 +98,7 @@ SHOWN_TRAITS: dict[str, tuple[str, ...]] = {
 
 GRID_WORDS = "four views"
 QUALITY_WORDS = ("high quality", "highly detailed", "best quality")  # of every picture; so that users may write them
-FIRST_PHRASING, WITH_TRAIT, WITH_VIEW, VIEW_FIRST, WITH_GRID_WORDS, WITH_QUALITY = 0.4, 0.35, 0.45, 0.5, 0.85, 0.08
+FIRST_PHRASING, WITH_TRAIT, WITH_VIEW, VIEW_FIRST, WITH_QUALITY = 0.4, 0.35, 0.45, 0.5, 0.08
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def caption(style: str, identity: Mapping[str, float], yaw: float | None, genera
     Args:
         style: a key of `PHRASINGS`.
         identity: see `traits`.
-        yaw: radians, 0 = front; None for a grid of four views, whose caption names no view but perhaps "four views".
+        yaw: radians, 0 = front; None for a grid of four views, whose caption names no view but "four views".
     """
     uniform = iter(torch.rand(8, generator=generator, dtype=torch.float64).tolist())
     phrasings = PHRASINGS[style]
@@ -176,7 +176,7 @@ def caption(style: str, identity: Mapping[str, float], yaw: float | None, genera
     if (shown := list(traits(style, identity).values())) and next(uniform) < WITH_TRAIT:
         trait = _pick(shown, next(uniform))
         text = f"{text} {trait}" if trait.startswith("with") else f"{text}, {trait}"
-    if next(uniform) < (WITH_GRID_WORDS if yaw is None else WITH_VIEW):
+    if next(uniform) < WITH_VIEW or yaw is None:  # a grid always says so, else plain prompts would give some
         view = GRID_WORDS if yaw is None else _pick(view_words(yaw), next(uniform))
         view_first = next(uniform) < VIEW_FIRST and yaw is not None
         text = f"{view} of {text}" if view_first else f"{text}, {view}"

@@ -17,17 +17,19 @@ from distill3d.tiny.train.judges.augment import uniform
 
 # The first two change nothing but colours; they are for photos, since a zombie dyed green is a zombie.
 OF_PHOTOS = 2
+GREEN = 2 / 3  # of `dyed`'s wheel
 Corruption = Callable[[Tensor, Tensor, Tensor, torch.Generator], Tensor]
 
 
 def dyed(image: Tensor, other: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-    """The head in one strong hue: a green photo is no zombie."""
+    """The head in one hue, weak or strong, every other time a zombie's green: a green photo is no zombie."""
     hue = uniform(len(image), 0, 1, generator)
+    hue[::2] = GREEN + (hue[::2] - 0.5) / 5
     wheel = (hue + torch.tensor([0.0, 1 / 3, 2 / 3]).view(1, 3, 1, 1)) * 2 * torch.pi
-    colour = 0.55 + 0.45 * wheel.cos()
+    colour = 1 + uniform(len(image), 0.2, 0.8, generator) * wheel.cos()
     grey = image.mean(1, keepdim=True)
-    strength = uniform(len(image), 0.5, 0.9, generator) * mask
-    return image + strength * (grey * colour / colour.mean(1, keepdim=True) - image)
+    strength = uniform(len(image), 0.6, 1, generator) * mask
+    return image + strength * (grey * colour - image)
 
 
 def recoloured(image: Tensor, other: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
