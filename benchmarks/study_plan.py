@@ -9,7 +9,7 @@ from typing import Any
 BASELINES = (0.0, 0.25, 0.5, 0.75, 1.0)
 LR_FACTORS = (1 / 3, 1.0, 3.0)  # of the backbone's default
 STYLES, SEEDS = ("zombie", "pixar"), (0, 1, 2)
-GUIDANCE = 6.0  # the same for all, that of `ld`
+GUIDANCE = 6.0  # the same for all
 ALL_TIMESTEPS = (0.02, 0.98)
 
 # CPU-seconds of one step of two subjects on one core, and what each part adds; of one snapshot of 64 subjects.

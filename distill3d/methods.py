@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from distill3d.errors import ConfigError
@@ -108,16 +109,19 @@ def ld(
     noise_baseline: float = 0.0,
     t_range: tuple[float, float] = (0.02, 0.98),
     control: ControlName = "depth",
-    mirror: bool = True,
+    mirror: bool | None = None,
     grid: GridStage = "raw",
-    grid_every: int = 3,
+    grid_every: int | None = None,
     rank: bool = True,
 ) -> Method:
     """Recommended: the score along the probability flow, with depth control, mirror, grid and rank weighting.
 
     `path="noise"` reads it at one drawn noise level instead, as the paper does, weighted sigma; `noise_baseline` and
-    `t_range` say something there alone. docs/choose_an_objective.md has what was compared.
+    `t_range` say something there alone. `mirror` and `grid_every` are the backbone's unless they are given.
+    docs/choose_an_objective.md has what was compared.
     """
+    mirror = defaults.mirror if mirror is None else mirror
+    grid_every = defaults.grid_every if grid_every is None else grid_every
     objective = LDLoss(
         scorer,
         weighting="sigma",
@@ -259,6 +263,7 @@ def checked_options(name: str, factory: MethodFactory, options: Mapping[str, Any
 
 def _as_type(option: str, value: Any, hint: Any) -> Any:
     """`value` as a bool, a number, a pair of numbers or one of some words."""
+    hint = next((part for part in get_args(hint) if NoneType in get_args(hint) and part is not NoneType), hint)
     given, number = value, isinstance(value, int | float) and not isinstance(value, bool)
     if hint is bool:
         word = BOOLEANS.get(str(value).lower())

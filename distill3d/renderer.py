@@ -55,6 +55,8 @@ class RunDefaults:
     front: CameraPrior = CameraPrior(yaw=60, pitch=30)  # of single views
     around: CameraPrior = CameraPrior(yaw=180, pitch=30)  # of the grid's views
     stage: Stage = "image"  # of single views; "raw" where a scorer looks at no more pixels than that has
+    mirror: bool = True  # `--method ld`: mirrored pairs; they pay where a render is cheap beside a look of the scorer
+    grid_every: int = 1  # `--method ld`: steps from grid to grid, likewise
     rerender: bool = True  # see `Trainer`: False is faster where the graphs of all views fit into memory
     replay: int | None = None  # steps after which a deterministic method sees the same subjects again; None: never
 

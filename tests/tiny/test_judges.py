@@ -174,7 +174,7 @@ def test_the_truth_passes_before_the_installed_judges():
     styles = STYLE_NAMES[1:]
     assert sum(reached["face"][name] for name in styles) / len(styles) >= 0.9
     assert min(reached["style"][name] for name in STYLE_NAMES) >= 0.9
-    assert reached["style"]["green photos taken for zombies"] <= 0.05
+    assert reached["style"]["green photos taken for zombies"] <= 0.1
     assert min(reached["depth"][name] for name in STYLE_NAMES) >= 0.9
 
 

@@ -22,7 +22,7 @@ from distill3d.tiny.train.diffusion.tokenizer import token_ids
 from distill3d.tiny.train.store import read_tensors, write_tensors
 
 RECIPE = Recipe(steps=4_500, lr=0.02, adam_share=0.06, batch=32, warmup=100, decay_share=0.5)
-GRID_EVERY = 5  # steps
+GRID_EVERY = 8  # steps
 NO_PROMPT = 0.12
 SNR_CAP = 5.0
 
@@ -97,7 +97,7 @@ class Batch:
 
 
 class Batches:
-    """Draws training batches: single views, and every fifth step grids of four."""
+    """Draws training batches: single views, and every so many steps grids of four."""
 
     def __init__(self, subjects: Subjects, latents: Latents, text: CLIPTextModel, tokenizer: CLIPTokenizer):
         self.subjects, self.latents, self.text, self.tokenizer = subjects, latents, text, tokenizer

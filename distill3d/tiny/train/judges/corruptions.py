@@ -22,9 +22,10 @@ Corruption = Callable[[Tensor, Tensor, Tensor, torch.Generator], Tensor]
 
 
 def dyed(image: Tensor, other: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-    """The head in one hue, weak or strong, every other time a zombie's green: a green photo is no zombie."""
+    """The head in one hue, weak or strong, two times in three a zombie's green: a green photo is no zombie."""
     hue = uniform(len(image), 0, 1, generator)
-    hue[::2] = GREEN + (hue[::2] - 0.5) / 5
+    green = torch.arange(len(hue)) % 3 > 0
+    hue[green] = GREEN + (hue[green] - 0.5) / 5
     wheel = (hue + torch.tensor([0.0, 1 / 3, 2 / 3]).view(1, 3, 1, 1)) * 2 * torch.pi
     colour = 1 + uniform(len(image), 0.2, 0.8, generator) * wheel.cos()
     grey = image.mean(1, keepdim=True)

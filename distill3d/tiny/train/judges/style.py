@@ -17,7 +17,7 @@ from distill3d.tiny.world import STYLE_NAMES
 
 OFF = len(STYLE_NAMES)  # the answer "off-distribution"
 LAYOUT = Layout(widths=(16, 32, 64), depths=(1, 1, 2), outputs=OFF + 1)
-RECIPE = Recipe(steps=1300, lr=0.01, batch=64, ema=0.99, warmup=50, decay_share=0.6)
+RECIPE = Recipe(steps=1800, lr=0.01, batch=64, ema=0.99, warmup=50, decay_share=0.6)
 SPOILT = 0.4  # share of corrupted pictures in a batch
 
 
