@@ -105,7 +105,7 @@ def ld(
     defaults: RunDefaults,
     *,
     path: Path = "flow",
-    guidance_scale: float = 3.0,
+    guidance_scale: float = 3.5,
     noise_baseline: float = 0.0,
     t_range: tuple[float, float] = (0.02, 0.98),
     control: ControlName = "depth",

@@ -76,15 +76,15 @@ class TinyTriplane(Renderer, AnySize):
     weights_licence = "Apache-2.0"
     defaults = RunDefaults(
         scorer="tiny",
-        steps=800,
+        steps=600,
         lr=8e-3,
         batch=1,
         stage="raw",  # as large as the embedded diffusion model's pictures
         mirror=False,
         grid_every=6,
         rerender=False,
-        replay=80,
-        front=CameraPrior(yaw=75, pitch=20),
+        replay=150,
+        front=CameraPrior(yaw=60, pitch=20),
         around=CameraPrior(yaw=180, pitch=20),
     )
 
