@@ -3,7 +3,8 @@
     python benchmarks/world_table.py --work DIR [--styles zombie pixar] [--seeds 0 1 2] [--workers 2]
 
 Every run goes through `distill3d run`'s own code, with the same settings for all styles. A run that was killed is
-resumed from its checkpoint, a finished cell is read. Writes DIR/world.json, DIR/world.md and DIR/sheets/STYLE.png.
+resumed from its checkpoint, a finished cell is read. Writes DIR/world.json, DIR/world.md, DIR/sheets/STYLE.png and, of
+all styles together, DIR/sheets/styles.png.
 """
 
 from __future__ import annotations
@@ -20,18 +21,33 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, also for child processes
 
+import torch
 from cells import Networks, Settings, add_options, panel_of, read_cell, run_cells, show
+from PIL import Image
 
 from distill3d.config import DistillConfig
 from distill3d.evaluate import SHEET, evaluate_run
 from distill3d.evaluation import mean_interval
 from distill3d.files import write_text, written_aside
 from distill3d.recipe import distill, resume
-from distill3d.runs import CONFIG, RUN
-from distill3d.tiny.evaluation import CEILING, CHANCE, COLUMNS, MEAN, SUBJECTS, UNTOUCHED, cell, load_clip
+from distill3d.report.pictures import contact_sheet, save_picture
+from distill3d.runs import CONFIG, RUN, load_original_and_run
+from distill3d.tiny.evaluation import (
+    CEILING,
+    CHANCE,
+    COLUMNS,
+    MEAN,
+    SUBJECTS,
+    UNTOUCHED,
+    Setting,
+    cell,
+    load_clip,
+    query_pictures,
+)
 from distill3d.tiny.world import STYLE_NAMES
 
 STYLES = tuple(name for name in STYLE_NAMES if name != "photo")
+SHOWN = 8  # subjects on the sheet of all styles
 PART_OF_CEILING, GAIN = 0.85, 3.0  # goals: style accuracy and identity top-1; dB above the untouched generator
 
 
@@ -150,6 +166,19 @@ def keep_sheets(work: Path, cells: list[Mapping[str, Any]]) -> None:
             shutil.copyfile(Path(found["settings"]["folder"]) / "evaluation" / SHEET, aside)
 
 
+def styles_sheet(cells: list[Mapping[str, Any]]) -> Image.Image:
+    """The first subjects, untouched, and below in every style: the first seed's runs."""
+    setting = Setting.of(SUBJECTS[:SHOWN])
+    rows: dict[str, torch.Tensor] = {}
+    for found in cells:
+        style = found["settings"]["style"]
+        if style not in rows:
+            original, stylised = load_original_and_run(Path(found["settings"]["folder"]), None)
+            rows.setdefault("before", query_pictures(original, setting))
+            rows[style] = query_pictures(stylised, setting)
+    return contact_sheet(torch.stack(list(rows.values())), list(rows), [])
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs and the results")
@@ -176,6 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_text(options.work / "world.json", json.dumps(finished, indent=1) + "\n")
     write_text(options.work / "world.md", table(finished))
     keep_sheets(options.work, finished)
+    save_picture(styles_sheet(finished), options.work / "sheets" / "styles.png")
     print(f"{options.work / 'world.md'}\n\n{table(finished)}")
 
 

@@ -27,7 +27,7 @@ RECIPES = {"vae": vae.RECIPE, "clip": text.RECIPE, "unet": unet.RECIPE} | dict.f
     controlnet.CONTROLS, controlnet.RECIPE
 )
 
-SAMPLE_COUNT = 8  # plain samples of each style at each guidance scale, and heads that every style is drawn on
+SAMPLE_COUNT = 24  # plain samples of each style at each guidance scale, and heads that every style is drawn on
 
 
 class Chain:
