@@ -173,7 +173,7 @@ def styles_sheet(cells: list[Mapping[str, Any]]) -> Image.Image:
     for found in cells:
         style = found["settings"]["style"]
         if style not in rows:
-            original, stylised = load_original_and_run(Path(found["settings"]["folder"]), None)
+            original, stylised = load_original_and_run(found["settings"]["folder"])
             rows.setdefault("before", query_pictures(original, setting))
             rows[style] = query_pictures(stylised, setting)
     return contact_sheet(torch.stack(list(rows.values())), list(rows), [])

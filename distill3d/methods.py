@@ -269,7 +269,7 @@ def _as_type(option: str, value: Any, hint: Any) -> Any:
         word = BOOLEANS.get(str(value).lower())
         good, wanted, value = word is not None, "true or false", word
     elif hint is int:
-        good, wanted = number and value == int(value) and value > 0, "a whole number from 1"
+        good, wanted = number and float(value).is_integer() and value > 0, "a whole number from 1"
     elif hint is float:
         good, wanted = number, "a number"
     elif get_origin(hint) is Literal:

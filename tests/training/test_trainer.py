@@ -149,7 +149,7 @@ def test_replayed_steps_see_the_same_subjects_and_cameras_and_others_do_not():
 def test_a_kept_target_needs_no_render_of_the_reference():
     """Its steps still differ: the renderer has moved on, towards the targets."""
     defaults = replace(toy().defaults, replay=2)
-    trainer = Trainer(toy(), ld(SCORER, CATALOGUE["zombie"], defaults, grid_every=1), lr=lambda step: 1e-3)
+    trainer = Trainer(toy(), ld(SCORER, CATALOGUE["zombie"], defaults), lr=lambda step: 1e-3)
     renders, look = [], trainer._look
 
     def counted(renderer, *rest):

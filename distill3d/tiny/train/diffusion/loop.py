@@ -193,9 +193,8 @@ def chosen_recipes(recipes: Mapping[str, Recipe], given: argparse.Namespace) -> 
     }
 
 
-def network_note(checkpoint: Path, weights: Path) -> dict[str, object]:
+def network_note(progress: Progress, weights: Path) -> dict[str, object]:
     """What a provenance file says of a network: steps, CPU time, last loss, and its file's hash."""
-    progress = load_progress(checkpoint)
     return {
         "steps": progress.phases,
         "steps_done": progress.step,

@@ -73,9 +73,9 @@ def write_provenance(folder: Path, packed: Path, seed: int) -> None:
     """
     networks = {}
     for part, loop in TRAINED.items():
-        checkpoint = folder / f"{loop}.checkpoint.safetensors"
-        note = network_note(checkpoint, next((packed / part).glob("*.safetensors")))
-        networks[part] = {"commit": load_progress(checkpoint).commit or "unknown", **note}
+        progress = load_progress(folder / f"{loop}.checkpoint.safetensors")
+        note = network_note(progress, next((packed / part).glob("*.safetensors")))
+        networks[part] = {"commit": progress.commit or "unknown", **note}
     origin = {
         "made_by": "python -m distill3d.tiny.train diffusion",
         "commit": source_commit() or "unknown",

@@ -15,7 +15,7 @@ from distill3d.files import folder_written_aside
 from distill3d.provenance import source_commit
 from distill3d.tiny.generator import load_tiny
 from distill3d.tiny.judges.loading import JUDGES_FOLDER, Judges, load_judges
-from distill3d.tiny.train.diffusion.loop import Recipe, network_note
+from distill3d.tiny.train.diffusion.loop import Recipe, load_progress, network_note
 from distill3d.tiny.train.judges import generated, measure
 from distill3d.tiny.train.judges.faces import Faces
 from distill3d.tiny.train.store import write_json, write_tensors
@@ -89,7 +89,7 @@ def provenance(
     """Where each judge comes from: script, seed, steps, CPU time, last loss, its file's hash, and its ceiling."""
     networks = {}
     for name, file in WEIGHTS.items():
-        note = network_note(training / f"{name}.checkpoint.safetensors", target / file)
+        note = network_note(load_progress(training / f"{name}.checkpoint.safetensors"), target / file)
         networks[name] = {**note, "seed": recipes[name].seed, "ceiling": figures[name]}
     return {
         "made_by": "python -m distill3d.tiny.train judges",
