@@ -38,6 +38,7 @@ from distill3d.showcase import Showcase
 from distill3d.styles import Style
 from distill3d.training.checkpoint import list_checkpoints, load_checkpoint
 from distill3d.training.loop import CHECKPOINTS, Watch, train
+from distill3d.training.threads import cpu_threads
 from distill3d.training.trainer import Trainer, cosine_decay
 
 logger = logging.getLogger(__name__)
@@ -185,7 +186,8 @@ def distill(config: DistillConfig, out: Path | None = None, *, watch: Watch | No
     licences = {"backbone": recipe.renderer.weights_licence, "scorer": recipe.scorer.weights_licence}
     write_text(folder / LICENCES, json.dumps(licences, indent=2) + "\n")
     write_base(folder, recipe.renderer)
-    return _run(recipe, folder, watch or Watch())
+    with cpu_threads(recipe.renderer.defaults.threads):
+        return _run(recipe, folder, watch or Watch())
 
 
 def resume(folder: Path, *, device: str | None = None, watch: Watch | None = None) -> Path:
@@ -200,7 +202,8 @@ def resume(folder: Path, *, device: str | None = None, watch: Watch | None = Non
     config = read_config(folder)
     recipe = prepare(replace(config, device=device) if device else config)
     check_base(folder, recipe.renderer)
-    return _run(recipe, folder, watch or Watch())
+    with cpu_threads(recipe.renderer.defaults.threads):
+        return _run(recipe, folder, watch or Watch())
 
 
 def _run(recipe: Recipe, folder: Path, watch: Watch) -> Path:

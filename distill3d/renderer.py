@@ -58,6 +58,7 @@ class RunDefaults:
     mirror: bool = True  # `--method ld`: mirrored pairs; they pay where a render is cheap beside a look of the scorer
     grid_every: int = 1  # `--method ld`: steps from grid to grid, likewise
     rerender: bool = True  # see `Trainer`: False is faster where the graphs of all views fit into memory
+    threads: int | None = None  # on the CPU, unless OMP_NUM_THREADS says; None: as many as torch finds best
     replay: int | None = None  # steps after which a deterministic method sees the same subjects again; None: never
 
 

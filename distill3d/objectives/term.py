@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -41,15 +42,23 @@ class Needs:
         )
 
 
-@dataclass
 class Side:
     """What one of the two renderers, trained or reference, made in this step.
 
     On the trained side `scene` and `views` are leaves: a term's graph ends there and never reaches the weights.
+
+    Args:
+        scene: or what makes it when it is first read.
+        views: V = 1 each.
     """
 
-    scene: Scene
-    views: dict[View, Render] = field(default_factory=dict)  # V = 1 each
+    def __init__(self, scene: Scene | Callable[[], Scene], views: dict[View, Render] | None = None):
+        self._scene = scene
+        self.views: dict[View, Render] = {} if views is None else views
+
+    @cached_property
+    def scene(self) -> Scene:
+        return self._scene() if callable(self._scene) else self._scene
 
     def tiles(self, views: Iterable[View], stage: Stage, size: int) -> Tensor:
         """The pictures of these views at that stage, (S, V, 3, size, size)."""

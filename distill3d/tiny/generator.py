@@ -83,6 +83,7 @@ class TinyTriplane(Renderer, AnySize):
         mirror=False,
         grid_every=6,
         rerender=False,
+        threads=1,
         replay=150,
         front=CameraPrior(yaw=60, pitch=20),
         around=CameraPrior(yaw=180, pitch=20),

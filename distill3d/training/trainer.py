@@ -160,7 +160,7 @@ class Trainer:
     def _begin(
         self, scene_of: Callable[[Tensor], Scene], codes: Tensor | None = None
     ) -> tuple[StepBatch, dict[View, Stage]]:
-        """Draw subjects and cameras, make both scenes; views of the reference are rendered when a term reads them."""
+        """Draw subjects and cameras, make the trained scene; the reference's scene and views when a term reads them."""
         terms = [w.term for w in self._due().values()]
         stages = furthest([term.needs.views for term in terms])
         seen = furthest([term.needs.reference for term in terms])
@@ -169,17 +169,19 @@ class Trainer:
         if codes is None:
             codes = self.renderer.sample_codes(draws.scoped("subject"))
         trained = Side(scene_of(codes))
-        with torch.no_grad():
-            reference = Side(self.reference.scene(codes.detach()))
-            like = next(entry for entry in reference.scene.values() if entry.is_floating_point())
-            cameras: dict[View, Cameras] = {view: view.cameras(draws).to(like) for view in {**stages, **seen}}
-        batch = StepBatch(draws, codes, cameras, trained, reference, self.previous)
+        like = next(entry for entry in trained.scene.values() if entry.is_floating_point())
+        cameras: dict[View, Cameras] = {view: view.cameras(draws).to(like) for view in {**stages, **seen}}
+
+        @torch.no_grad()
+        def scene() -> Scene:
+            return self.reference.scene(codes.detach())
 
         @torch.no_grad()
         def look(view: View) -> Render:
             return self._look(self.reference, reference.scene, batch, view, seen[view])
 
-        reference.views = OnDemand(look)
+        reference = Side(scene, OnDemand(look))
+        batch = StepBatch(draws, codes, cameras, trained, reference, self.previous)
         return batch, stages
 
     def _backward_group(self, batch: StepBatch, group: Group, stages: Mapping[View, Stage], log: StepLog) -> None:

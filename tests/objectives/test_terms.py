@@ -357,8 +357,7 @@ def test_a_control_of_the_reference_changes_the_prediction(scorer):
         for controls in ((), ("depth",))
     )
     assert (plain - with_depth).abs().max() > 1e-3
-    other = replace(batch, trained=replace(batch.trained), memo={})
-    other.reference = Side({}, {MAIN: random_render(16, SUBJECTS)})
+    other = replace(batch, reference=Side({}, {MAIN: random_render(16, SUBJECTS)}), memo={})
     moved = denoising_of(scorer, layout, controls=("depth",)).predict(other).branches["prompt"]
     assert (moved - with_depth).abs().max() > 1e-3
 

@@ -146,7 +146,7 @@ def test_replayed_steps_see_the_same_subjects_and_cameras_and_others_do_not():
     assert not any(torch.equal(a, b) for a, b in zip(*seen[:2]))
 
 
-def test_a_kept_target_needs_no_render_of_the_reference():
+def test_a_kept_target_needs_neither_scene_nor_render_of_the_reference():
     """Its steps still differ: the renderer has moved on, towards the targets."""
     defaults = replace(toy().defaults, replay=2)
     trainer = Trainer(toy(), ld(SCORER, CATALOGUE["zombie"], defaults), lr=lambda step: 1e-3)
@@ -157,12 +157,15 @@ def test_a_kept_target_needs_no_render_of_the_reference():
         return look(renderer, *rest)
 
     trainer._look = counted
+    scenes, scene = [], trainer.reference.scene
+    trainer.reference.scene = lambda codes: scenes.append(codes) or scene(codes)
     counts, losses = [], []
     for _ in range(6):
         renders.clear()
+        scenes.clear()
         losses.append(trainer.step().loss)
-        counts.append(sum(renders))
-    assert counts == [5, 5, 0, 0, 0, 0]  # main and the grid's four
+        counts.append((len(scenes), sum(renders)))
+    assert counts == [(1, 5), (1, 5), *[(0, 0)] * 4]  # main and the grid's four
     assert losses[4] < losses[2] < losses[0]
     assert losses[5] < losses[3] < losses[1]
 
