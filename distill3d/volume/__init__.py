@@ -6,7 +6,7 @@ between backbones are arguments.
 
 from distill3d.volume.bounds import box_interval, ellipsoid_interval, hull_interval
 from distill3d.volume.compositing import Composite, composite_midpoints, composite_samples, ray_weights
-from distill3d.volume.planes import EG3D_AXES, PANOHEAD_AXES, XY_XZ_YZ, XY_XZ_ZY, Lookup, sample_planes
+from distill3d.volume.planes import EG3D_AXES, PANOHEAD_AXES, XY_XZ_YZ, XY_XZ_ZY, Axes, Lookup, sample_planes
 from distill3d.volume.rays import along, pixel_rays
 from distill3d.volume.sampling import blurred, even_quantiles, merge, sample_histogram, stratified
 
@@ -15,6 +15,7 @@ __all__ = [
     "PANOHEAD_AXES",
     "XY_XZ_YZ",
     "XY_XZ_ZY",
+    "Axes",
     "Composite",
     "Lookup",
     "along",

@@ -1,0 +1,9 @@
+"""EG3D and PanoHead as backbones. Every `distill3d` command imports this module, so it imports nothing heavy."""
+
+from distill3d.hookspecs import hookimpl
+
+
+@hookimpl
+def register_renderers(register):
+    register("eg3d", "distill3d_eg3d.renderer:load_eg3d")
+    register("panohead", "distill3d_eg3d.renderer:load_panohead")

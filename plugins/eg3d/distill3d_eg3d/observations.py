@@ -1,0 +1,233 @@
+"""Everything that the reference data records of one pass, recorded of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from distill3d.cameras import from_label
+from distill3d.volume import pixel_rays
+from distill3d_eg3d.generator import Generator
+from distill3d_eg3d.volume import Traced, cropped, trace
+
+if TYPE_CHECKING:
+    from distill3d_eg3d.parity import Case
+
+Observed = dict[str, Tensor]
+LOSSES = {"1": ("image",), "2": ("image_raw", "image_depth", "image_mask")}  # by number, what they project
+
+
+def observe(case: Case) -> Observed:
+    """Run the case's network on its inputs; every name that the reference data may have."""
+    inputs = {name.removeprefix("input."): value for name, value in case.tensors.items() if name.startswith("input.")}
+    found = _codes(case.generator, case.notes, inputs)
+    run = Pass(case.generator, case.notes["call"]["noise_mode"], inputs)
+    with torch.no_grad():
+        found |= run.observed(found["ws"])
+        found |= _planes(run.planes, run.blocks, int(case.notes["plane_stride"]))
+        found |= _field(case.generator, run.planes, inputs, case.tensors)
+        if case.generator.architecture.background:
+            found |= run.without_background(found["ws"])
+        if case.generator.architecture.family == "panohead":
+            found |= _all_in_one(case, inputs, found)
+    # At the reference's own ws: a rounding of ws can move a leaky ReLU across its kink, and the slope with it.
+    found |= _gradients(case, inputs, case.tensors.get("ws", found["ws"]))
+    return found
+
+
+def _codes(generator: Generator, notes: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Observed:
+    call = notes["call"]
+    truncation = {"psi": call["truncation_psi"], "cutoff": call["truncation_cutoff"]}
+    z, label = inputs["z"], inputs["c_cond"]
+    found = {
+        "ws": generator.ws(z, label, **truncation),
+        "ws_nontrunc": generator.ws(z, label)[:, :1],
+    }
+    if generator.architecture.family == "panohead":
+        offset = generator.offset(z, label, **truncation)
+        found["delta_c"] = offset
+        found["apply_delta_c.c_new"] = moved(label, offset)
+    return found
+
+
+def moved(label: Tensor, offset: Tensor) -> Tensor:
+    """Labels (N, 25) of cameras shifted by (N, 3) world units."""
+    new = label.clone()
+    new[:, [3, 7, 11]] += offset
+    return new
+
+
+class Pass:
+    """One synthesis with everything in between kept."""
+
+    def __init__(self, generator: Generator, noise: str, inputs: Mapping[str, Tensor]):
+        self.generator, self.noise, self.inputs = generator, noise, inputs
+        self.cameras = from_label(inputs["c"][:, None])
+        self.blocks: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def volume(self, ws: Tensor) -> Traced:
+        """Planes and rays."""
+        g = self.generator
+        size = g.architecture.neural_resolution
+        self.planes = g.planes(ws, self.noise, lambda name, x, picture: self.blocks.update({name: (x, picture)}))
+        self.origins, self.directions = (x[:, 0] for x in pixel_rays(self.cameras, size, size))
+        n, rays = self.origins.shape[:2]
+        jitter = self.inputs["u_coarse"].reshape(n, rays, -1)
+        u = self.inputs["u_fine"].reshape(n, rays, -1)
+        return trace(
+            cropped(g.field(self.planes), g.architecture), self.origins, self.directions, jitter, u, g.architecture
+        )
+
+    def pictures(self, ws: Tensor) -> Observed:
+        """The outputs; depth is clamped to the whole batch's sample distances, as released."""
+        g = self.generator
+        size = g.architecture.neural_resolution
+        self.traced = ray = self.volume(ws)
+        depth = ray.mean_depth(ray.nearest.min(), ray.farthest.max())
+        features, opacity, depth = (
+            x.transpose(1, 2).unflatten(2, (size, size)) for x in (ray.features, ray.opacity, depth)
+        )
+        self.features, self.opacity = features, opacity
+        background = g.background(ws, size) if g.architecture.background else None
+        self.given = g.raw_picture(features, opacity, ws, background)
+        image = g.superresolution(self.given.raw, self.given.features, ws[:, -1], self._run)
+        found = {"image_raw": self.given.raw, "image_depth": depth, "image": image}
+        if g.architecture.family == "panohead":
+            found["image_mask"] = opacity * (1 + 2 * 0.001) - 0.001
+        return found
+
+    def _run(self, block: torch.nn.Module, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """A block of super-resolution; keeps what it made."""
+        result = block(*inputs)
+        self.upscaled = [*getattr(self, "upscaled", []), (inputs[1], *result)]
+        return result
+
+    def observed(self, ws: Tensor) -> Observed:
+        """Outputs and what lies between."""
+        self.upscaled: list[tuple[Tensor, Tensor, Tensor]] = []
+        outputs = self.pictures(ws)
+        (picture, x0, picture0), _ = self.upscaled
+        found = {**outputs, **_rays(self), "sr_rgb_in": outputs["image_raw"]}
+        found |= _summary("sr_x_in", self.given.features, 4)
+        found |= _summary("sr_b0_x", x0, 64 if x0.shape[-1] > 128 else 16)
+        found |= _summary("sr_b0_img", picture0, 16)
+        found |= _final(outputs["image"])
+        if _pollutes(self.generator, picture):
+            # As released: the first block adds its picture to the raw render in place.
+            found["image_raw"] = picture0
+        if self.generator.architecture.background:
+            whole = self.generator.bcg_synthesis(ws[:, : self.generator.bcg_synthesis.num_ws])
+            found |= _summary("bcg", whole, 16)
+        return found
+
+    def without_background(self, ws: Tensor) -> Observed:
+        given = self.generator.raw_picture(self.features, self.opacity, ws)
+        image = self.generator.superresolution(given.raw, given.features, ws[:, -1])
+        return {
+            "nobg.image_raw": given.raw,
+            "nobg.image_stats": _stats(image),
+            "nobg.image_stride8": image[..., 4::8, 4::8],
+        }
+
+
+def _pollutes(generator: Generator, picture: Tensor) -> bool:
+    return not generator.superresolution.block0.up and picture.shape[-1] == generator.architecture.neural_resolution
+
+
+def _rays(run: Pass) -> Observed:
+    every = run.origins.shape[1]
+    step = max(1, every // 64)
+    ray, (even, weights, second) = run.traced, run.traced.passes
+    sigmoid = run.generator.architecture.family == "eg3d"  # EG3D's marcher scales to [-1, 1], PanoHead's does not
+    return {
+        "ray_origins_sub": run.origins[:, ::step],
+        "ray_directions_sub": run.directions[:, ::step],
+        "depths_coarse": even[..., None],
+        "depths_fine": second[..., None],
+        "w_coarse": weights[..., None],
+        "render_rgb": ray.features * 2 - 1 if sigmoid else ray.features,
+        "render_depth": ray.mean_depth(ray.nearest.min(), ray.farthest.max()),
+        "render_wsum": ray.opacity,
+    }
+
+
+def _field(
+    generator: Generator, planes: Tensor, inputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> Observed:
+    if "points" not in wanted:
+        return {}
+    density, values = generator.field(planes)(wanted["points"])
+    return {"points": wanted["points"], "points_sigma": density[..., None], "points_rgb": values}
+
+
+def _planes(planes: Tensor, blocks: Mapping[str, tuple[Tensor, Tensor]], stride: int) -> Observed:
+    flat = planes.flatten(2, 3) if planes.ndim == 6 else planes
+    half = flat.shape[-1] // 2
+    found = {
+        "planes_stats": _stats(flat),
+        "planes_stride": flat[..., stride // 2 :: stride, stride // 2 :: stride],
+        "planes_crop": flat[:1, ..., half : half + 8, 0:8],
+    }
+    for name, (x, picture) in blocks.items():
+        found[f"backbone.{name}.x_stats"] = _stats(x)
+        found[f"backbone.{name}.img_stats"] = _stats(picture)
+    if "b8" in blocks:
+        found["backbone.b8.x"], found["backbone.b8.img"] = (x[:1] for x in blocks["b8"])
+    return found
+
+
+def _all_in_one(case: Case, inputs: Mapping[str, Tensor], found: Observed) -> Observed:
+    """PanoHead's G(z, c): the shifted conditioning camera renders."""
+    moved_inputs = {**inputs, "c": found["apply_delta_c.c_new"]}
+    run = Pass(case.generator, case.notes["call"]["noise_mode"], moved_inputs)
+    outputs = run.pictures(found["ws"])
+    return {f"forward_full_call.{name}": outputs[name] for name in ("image", "image_raw", "image_mask")}
+
+
+def _gradients(case: Case, inputs: Mapping[str, Tensor], ws: Tensor) -> Observed:
+    """Of two random projections of the outputs, with respect to ws and some weights."""
+    names = [name for name in case.tensors if name.startswith(("grad1.", "grad2."))]
+    if not names:
+        return {}
+    ws = ws.detach().requires_grad_()
+    weights = dict(case.generator.named_parameters())
+    leaves = {"ws": ws, **{name: weights[name].requires_grad_() for name in case.notes["grad_params"]}}
+    outputs = Pass(case.generator, case.notes["call"]["noise_mode"], inputs).pictures(ws)
+    losses = {number: _projected(case, outputs, names) for number, names in LOSSES.items()}
+    found: Observed = {}
+    for number, loss in losses.items():
+        found[f"loss{number}"] = loss.detach().reshape(1)
+        gradients = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, allow_unused=True)
+        found |= {f"grad{number}.{name}": g for name, g in zip(leaves, gradients) if g is not None}
+    case.generator.requires_grad_(False)
+    return found
+
+
+def _projected(case: Case, outputs: Observed, names: Sequence[str]) -> Tensor:
+    parts = [
+        (outputs[name] * case.normals(f"loss/{name}", tuple(outputs[name].shape))).sum()
+        for name in names
+        if name in outputs
+    ]
+    return torch.stack(parts).sum()
+
+
+def _summary(name: str, x: Tensor, stride: int) -> Observed:
+    return {f"{name}_stats": _stats(x), f"{name}_stride": x[..., stride // 2 :: stride, stride // 2 :: stride]}
+
+
+def _final(image: Tensor) -> Observed:
+    return {
+        "image_stats": _stats(image),
+        "image_view0": image[:1],
+        "image_stride4": image[..., 2::4, 2::4],
+    }
+
+
+def _stats(x: Tensor) -> Tensor:
+    """(..., C, h, w) to (..., C, 4): mean, unbiased standard deviation, smallest and largest."""
+    flat = x.flatten(-2)
+    return torch.stack([flat.mean(-1), flat.std(-1), flat.amin(-1), flat.amax(-1)], -1)

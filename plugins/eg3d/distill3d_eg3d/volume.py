@@ -1,0 +1,118 @@
+"""EG3D's volume rendering along rays: an even pass, one where the first found something, and their picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill3d.volume import (
+    along,
+    blurred,
+    box_interval,
+    composite_midpoints,
+    merge,
+    sample_histogram,
+    stratified,
+)
+from distill3d_eg3d.architecture import Architecture
+
+Field = Callable[[Tensor], tuple[Tensor, Tensor]]  # points (N, M, 3) to raw density (N, M) and features (N, M, C)
+EMPTY = -1000.0  # a raw density that no activation lets through
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What R rays of each of N gathered."""
+
+    features: Tensor  # (N, R, C)
+    depth: Tensor  # (N, R, 1): sum of weight * t
+    opacity: Tensor  # (N, R, 1)
+    nearest: Tensor  # (N,): the smallest distance that was sampled, and the largest
+    farthest: Tensor
+    passes: tuple[Tensor, Tensor, Tensor]  # the even pass' distances and weights, and the second's distances
+
+    def mean_depth(self, nearest: Tensor, farthest: Tensor) -> Tensor:
+        """(N, R, 1): depth divided by opacity; `farthest` where a ray met nothing."""
+        mean = self.depth / self.opacity
+        mean = torch.where(mean.isnan(), torch.inf, mean)
+        return torch.minimum(torch.maximum(mean, nearest), farthest)
+
+
+def density_of(raw: Tensor) -> Tensor:
+    """Raw density to density per world unit."""
+    return F.softplus(raw - 1)
+
+
+def ray_limits(origins: Tensor, directions: Tensor, a: Architecture) -> tuple[Tensor, Tensor]:
+    """Where sampling starts and ends, both (N, R)."""
+    if a.near is not None and a.far is not None:
+        return origins.new_full(origins.shape[:-1], a.near), origins.new_full(origins.shape[:-1], a.far)
+    corner = origins.new_full((3,), a.box_side / 2)
+    near, far = box_interval(origins, directions, -corner, corner)
+    hit = near <= far
+    if not hit.any():
+        return near, far
+    # As released: a ray that misses ends at the latest *start* of those that hit.
+    return torch.where(hit, near, near[hit].min()), torch.where(hit, far, near[hit].max())
+
+
+def trace(field: Field, origins: Tensor, directions: Tensor, jitter: Tensor, u: Tensor, a: Architecture) -> Traced:
+    """Render rays.
+
+    Args:
+        field: what there is at a point.
+        origins, directions: (N, R, 3).
+        jitter: (N, R, samples) in [0, 1): where in its interval each sample of the even pass lies.
+        u: (N, R, samples_importance) in [0, 1): quantiles of the second pass.
+    """
+    near, far = ray_limits(origins, directions, a)
+    t = stratified(near, far, a.samples, jitter, spacing="edges", disparity=a.disparity)
+    density, values = _asked(field, origins, directions, t)
+    with torch.no_grad():
+        weights = composite_midpoints(t, density, density[..., None], density_of).weights
+        more = importance(t, weights, u)
+    more_density, more_values = _asked(field, origins, directions, more)
+    every, order = merge(t, more)
+    density = torch.cat([density, more_density], -1).gather(-1, order)
+    values = torch.cat([values, more_values], -2).gather(-2, order[..., None].expand(-1, -1, -1, values.shape[-1]))
+    ray = composite_midpoints(every, density, values, density_of)
+    features = ray.values + (1 - ray.opacity) if a.white_back else ray.values
+    ends = every.detach().flatten(1)
+    return Traced(features, ray.depth, ray.opacity, ends.amin(1), ends.amax(1), (t, weights, more))
+
+
+def importance(t: Tensor, weights: Tensor, u: Tensor) -> Tensor:
+    """Distances for the second pass, (N, R, m).
+
+    As released, the histogram without its two ends is laid over the *first* middles, one interval too near, and the
+    last interval is never sampled. Weights were trained with it.
+
+    Args:
+        t: (N, R, n), the even pass.
+        weights: (N, R, n - 1) of its intervals.
+    """
+    middles = (t[..., 1:] + t[..., :-1]) / 2  # n - 1
+    return sample_histogram(middles[..., :-1], blurred(weights)[..., 1:-1], u)
+
+
+def cropped(field: Field, a: Architecture) -> Field:
+    """The field without density near the box's sides in x and z, where PanoHead's training put walls."""
+    if a.crop is None:
+        return field
+    limit = a.box_side / 2 - a.crop
+
+    def inner(points: Tensor) -> tuple[Tensor, Tensor]:
+        density, values = field(points)
+        outside = (points[..., 0].abs() > limit) | (points[..., 2].abs() > limit)
+        return density.masked_fill(outside, EMPTY), values
+
+    return inner
+
+
+def _asked(field: Field, origins: Tensor, directions: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    density, values = field(along(origins, directions, t).flatten(1, 2))
+    return density.unflatten(1, t.shape[1:]), values.unflatten(1, t.shape[1:])
