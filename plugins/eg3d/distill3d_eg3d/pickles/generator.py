@@ -150,6 +150,6 @@ def _kind(value: Any) -> str:
         return f"a {shown(value.kind.name)}"
     if isinstance(value, TensorRef):
         return f"a tensor {value.shape}"
-    if isinstance(value, int | float):
-        return f"{value!r}" if abs(value) < 2**63 else "a huge number"
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63):
+        return repr(value)
     return f"a {type(value).__name__}"
