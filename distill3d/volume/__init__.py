@@ -6,7 +6,16 @@ between backbones are arguments.
 
 from distill3d.volume.bounds import box_interval, ellipsoid_interval, hull_interval
 from distill3d.volume.compositing import Composite, composite_midpoints, composite_samples, ray_weights
-from distill3d.volume.planes import EG3D_AXES, PANOHEAD_AXES, XY_XZ_YZ, XY_XZ_ZY, Axes, Lookup, sample_planes
+from distill3d.volume.planes import (
+    EG3D_AXES,
+    PANOHEAD_AXES,
+    XY_XZ_YZ,
+    XY_XZ_ZY,
+    Axes,
+    Lookup,
+    mean_of_planes,
+    sample_planes,
+)
 from distill3d.volume.rays import along, pixel_rays
 from distill3d.volume.sampling import blurred, even_quantiles, merge, sample_histogram, stratified
 
@@ -26,6 +35,7 @@ __all__ = [
     "ellipsoid_interval",
     "even_quantiles",
     "hull_interval",
+    "mean_of_planes",
     "merge",
     "pixel_rays",
     "ray_weights",

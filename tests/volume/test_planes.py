@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from distill3d.errors import ShapeError
-from distill3d.volume import EG3D_AXES, PANOHEAD_AXES, XY_XZ_YZ, XY_XZ_ZY, sample_planes
+from distill3d.volume import EG3D_AXES, PANOHEAD_AXES, XY_XZ_YZ, XY_XZ_ZY, mean_of_planes, sample_planes
 
 
 def random_case(depth: int | None = None, seed: int = 0, reach: float = 1.3):
@@ -84,3 +84,24 @@ def test_planes_and_axes_that_do_not_belong_together_are_refused():
         sample_planes(planes, points, PANOHEAD_AXES, 1.2)
     with pytest.raises(ShapeError, match="one tuple of 2"):
         sample_planes(planes, points[:1], XY_XZ_ZY, 1.2)
+
+
+@pytest.mark.parametrize(("depth", "axes"), [(None, EG3D_AXES), (3, PANOHEAD_AXES)])
+def test_the_mean_of_planes_is_the_mean_of_their_look_ups_and_so_are_its_gradients(depth, axes):
+    """Also outside of the box, and for points without a gradient."""
+    planes, points = random_case(depth)
+    results = []
+    for look_up in (mean_of_planes, lambda *given: sample_planes(*given).mean(1).transpose(1, 2)):
+        leaves = [planes.clone().requires_grad_(), points.clone().requires_grad_()]
+        found = look_up(*leaves, axes, 1.2)
+        alone = look_up(leaves[0], points, axes, 1.2)
+        results.append([found, *torch.autograd.grad(found.sin().sum(), leaves)])
+        results[-1] += torch.autograd.grad(alone.cos().sum(), leaves[:1])
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+
+
+def test_the_mean_of_planes_refuses_what_a_look_up_refuses():
+    planes, points = random_case()
+    with pytest.raises(ShapeError):
+        mean_of_planes(planes, points[:1], EG3D_AXES, 1.2)
