@@ -1,4 +1,4 @@
-"""The two convolutions that a style modulates, and the filter that doubles a picture's size.
+"""The convolutions that a style modulates, and the filter that doubles a picture's size.
 
 `Fast` and `Literal` are equal up to rounding; `Literal` is the published recipe step by step, what `Fast` is tested and
 measured against.
@@ -6,7 +6,9 @@ measured against.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,18 @@ from torch import Tensor
 
 FIR = torch.tensor([1.0, 3.0, 3.0, 1.0]).outer(torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
 EPSILON = 1e-8
+SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky ReLU; the gain keeps the variance
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What a synthesis layer convolves with."""
+
+    weight: Tensor  # (Co, Ci, 3, 3)
+    bias: Tensor  # (Co,)
+    fir: Tensor  # (4, 4), sums to 1
+    up: bool  # doubles the size: a transposed convolution of stride 2, then the filter
+    clamp: float | None  # largest absolute value of the result
 
 
 class Convolution(ABC):
@@ -23,15 +37,15 @@ class Convolution(ABC):
     """
 
     @abstractmethod
-    def modulated(self, x: Tensor, weight: Tensor, style: Tensor, fir: Tensor, *, up: bool) -> Tensor:
-        """3x3 (Co, Ci, 3, 3), demodulated: every output channel has unit variance for an input that has.
+    def layer(self, x: Tensor, style: Tensor, kernel: Kernel, noise: Tensor | None) -> Tensor:
+        """A synthesis layer: modulated, demodulated 3x3 convolution, noise (h, w), bias, leaky ReLU, clamp.
 
-        With `up` the size is doubled: a transposed convolution of stride 2, then the filter.
+        Demodulation gives every output channel unit variance for an input that has.
         """
 
     @abstractmethod
-    def to_picture(self, x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
-        """1x1 (Co, Ci, 1, 1), not demodulated."""
+    def to_picture(self, x: Tensor, style: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """A modulated 1x1 convolution (Co, Ci, 1, 1), not demodulated, and a bias (Co,)."""
 
     @abstractmethod
     def doubled(self, picture: Tensor, fir: Tensor) -> Tensor:
@@ -39,22 +53,28 @@ class Convolution(ABC):
 
 
 class Literal(Convolution):
-    """A weight for each sample, transposed convolutions, 4x4 filters: the recipe word by word."""
+    """A weight for each sample, 4x4 filters, one operation after the other: the recipe word by word."""
 
-    def modulated(self, x: Tensor, weight: Tensor, style: Tensor, fir: Tensor, *, up: bool) -> Tensor:
-        weights = weight * style.expand(len(x), -1)[:, None, :, None, None]  # (N, Co, Ci, 3, 3)
+    def layer(self, x: Tensor, style: Tensor, kernel: Kernel, noise: Tensor | None) -> Tensor:
+        weights = kernel.weight * style.expand(len(x), -1)[:, None, :, None, None]  # (N, Co, Ci, 3, 3)
         weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + EPSILON).rsqrt()
-        one = x.reshape(1, -1, *x.shape[2:])  # the samples side by side as groups of channels
-        if not up:
-            return F.conv2d(one, weights.flatten(0, 1), padding=1, groups=len(x)).unflatten(1, (len(x), -1))[0]
-        turned = weights.transpose(1, 2).flatten(0, 1)
-        wide = F.conv_transpose2d(one, turned, stride=2, groups=len(x)).unflatten(1, (len(x), -1))[0]
-        return _filtered(F.pad(wide, (1, 1, 1, 1)), 4 * fir)
+        side_by_side = x.reshape(1, -1, *x.shape[2:])  # the samples as groups of channels
+        if kernel.up:
+            turned = weights.transpose(1, 2).flatten(0, 1)
+            wide = F.conv_transpose2d(side_by_side, turned, stride=2, groups=len(x)).unflatten(1, (len(x), -1))[0]
+            y = _filtered(F.pad(wide, (1, 1, 1, 1)), 4 * kernel.fir)
+        else:
+            y = F.conv2d(side_by_side, weights.flatten(0, 1), padding=1, groups=len(x)).unflatten(1, (len(x), -1))[0]
+        if noise is not None:
+            y = y + noise
+        y = F.leaky_relu(y + kernel.bias[:, None, None], SLOPE) * GAIN
+        return _clamped(y, kernel.clamp)
 
-    def to_picture(self, x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+    def to_picture(self, x: Tensor, style: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weights = weight * style.expand(len(x), -1)[:, None, :, None, None]
-        one = x.reshape(1, -1, *x.shape[2:])
-        return F.conv2d(one, weights.flatten(0, 1), groups=len(x)).unflatten(1, (len(x), -1))[0]
+        side_by_side = x.reshape(1, -1, *x.shape[2:])
+        y = F.conv2d(side_by_side, weights.flatten(0, 1), groups=len(x)).unflatten(1, (len(x), -1))[0]
+        return y + bias[:, None, None]
 
     def doubled(self, picture: Tensor, fir: Tensor) -> Tensor:
         n, c, h, w = picture.shape
@@ -63,29 +83,37 @@ class Literal(Convolution):
         return _filtered(F.pad(apart, (2, 1, 2, 1)), 4 * fir)
 
 
-def _filtered(x: Tensor, fir: Tensor) -> Tensor:
-    """The filter on every channel, without padding."""
-    channels = x.shape[1]
-    return F.conv2d(x, fir.to(x).expand(channels, 1, *fir.shape), groups=channels)
-
-
 class Fast(Convolution):
-    """One weight for a batch of one style; else the style scales the channels before, demodulation after."""
+    """One weight for a batch of one style; else the style scales the channels before, demodulation after.
 
-    def modulated(self, x: Tensor, weight: Tensor, style: Tensor, fir: Tensor, *, up: bool) -> Tensor:
-        convolve = _convolved_up if up else _convolved
-        if len(style) == 1:
-            own = weight * style[0][:, None, None]
-            own = own * (own.square().sum((1, 2, 3), keepdim=True) + EPSILON).rsqrt()
-            return convolve(x, own, fir)
-        energy = style.square() @ weight.square().sum((2, 3)).T  # (N, Co)
-        y = convolve(x * style[..., None, None].to(x), weight, fir)
-        return y * (energy + EPSILON).rsqrt()[..., None, None].to(x)
+    Channels last; the gain of the leaky ReLU, which scales with its input, is folded into weights, noise and bias.
+    Styles and demodulation are computed in the weights' precision, so that features may be in half.
+    """
 
-    def to_picture(self, x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+    def layer(self, x: Tensor, style: Tensor, kernel: Kernel, noise: Tensor | None) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        bias = GAIN * kernel.bias
         if len(style) == 1:
-            return F.conv2d(x, (weight * style[0][:, None, None]).to(x))
-        return F.conv2d(x * style[..., None, None].to(x), weight.to(x))
+            weight = kernel.weight * style[0][:, None, None]
+            scale = GAIN * (weight.square().sum((1, 2, 3), keepdim=True) + EPSILON).rsqrt()
+            y = _convolved(x, weight * scale, kernel, bias)
+        else:
+            # The largest is 1, so that half precision cannot overflow; demodulation takes any factor out again.
+            style = style / style.abs().amax(1, keepdim=True).clamp_min(EPSILON)
+            energy = style.square() @ kernel.weight.square().sum((2, 3)).T  # (N, Co)
+            y = _convolved(x * style[..., None, None].to(x), kernel.weight, kernel, None)
+            scale = GAIN * (energy + EPSILON).rsqrt()
+            y = y * scale[..., None, None].to(x) + bias[:, None, None].to(x)
+        if noise is not None:
+            y = y + (GAIN * noise).to(x)
+        return _clamped(F.leaky_relu(y, SLOPE), kernel.clamp)
+
+    def to_picture(self, x: Tensor, style: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if len(style) == 1:
+            weight = weight * style[0][:, None, None]
+        else:
+            x = x * style[..., None, None].to(x)
+        return F.conv2d(x, weight.to(x), bias.to(x))
 
     def doubled(self, picture: Tensor, fir: Tensor) -> Tensor:
         # Zeros between the pixels and the filter 1 3 3 1 are what a bilinear enlargement is, but for its rim.
@@ -93,10 +121,19 @@ class Fast(Convolution):
         return framed[..., 2:-2, 2:-2]
 
 
-def _convolved(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
-    return F.conv2d(x, weight.to(x), padding=1)
+def _convolved(x: Tensor, weight: Tensor, kernel: Kernel, bias: Tensor | None) -> Tensor:
+    weight, bias = weight.to(x), None if bias is None else bias.to(x)
+    if not kernel.up:
+        return F.conv2d(x, weight.contiguous(memory_format=torch.channels_last), bias, padding=1)
+    turned = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    return _filtered(F.conv_transpose2d(x, turned, stride=2), 4 * kernel.fir, bias, padding=1)
 
 
-def _convolved_up(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
-    wide = F.conv_transpose2d(x, weight.transpose(0, 1).to(x), stride=2)
-    return _filtered(F.pad(wide, (1, 1, 1, 1)), 4 * fir)
+def _filtered(x: Tensor, fir: Tensor, bias: Tensor | None = None, padding: int = 0) -> Tensor:
+    """The filter on every channel."""
+    channels = x.shape[1]
+    return F.conv2d(x, fir.to(x).expand(channels, 1, *fir.shape), bias, padding=padding, groups=channels)
+
+
+def _clamped(x: Tensor, limit: float | None) -> Tensor:
+    return x if limit is None else x.clamp(-limit, limit)

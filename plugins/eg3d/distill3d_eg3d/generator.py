@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill3d.volume import sample_planes
+from distill3d.volume import mean_of_planes, sample_planes
 from distill3d_eg3d.architecture import FEATURES, UPSCALERS, Architecture
 from distill3d_eg3d.convolution import Convolution, Fast, Literal
 from distill3d_eg3d.layers import ToPicture
@@ -35,6 +35,7 @@ class Generator(nn.Module):
     def __init__(self, architecture: Architecture, *, reference: bool = False):
         super().__init__()
         self.architecture = a = architecture
+        self.reference = reference
         convolution: Convolution = Literal() if reference else Fast()
         upscaler = UPSCALERS[a.upscaler]
         self.backbone = Backbone(a, convolution)
@@ -89,8 +90,12 @@ class Generator(nn.Module):
         """What there is at a point, as the decoder says it: raw density and features, also outside of the box."""
 
         def ask(points: Tensor) -> tuple[Tensor, Tensor]:
-            found = sample_planes(planes, points, self.architecture.plane_axes, self.architecture.box_side)
-            return self.decoder(found.mean(1).transpose(1, 2))
+            a = self.architecture
+            if self.reference:
+                found = sample_planes(planes, points, a.plane_axes, a.box_side).mean(1).transpose(1, 2)
+            else:
+                found = mean_of_planes(planes, points, a.plane_axes, a.box_side)
+            return self.decoder(found)
 
         return ask
 

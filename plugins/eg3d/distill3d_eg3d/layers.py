@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill3d_eg3d.convolution import FIR, Convolution
+from distill3d_eg3d.convolution import FIR, GAIN, SLOPE, Convolution, Kernel
 
 
 def leaky(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.2, times sqrt(2) to keep the variance."""
-    return F.leaky_relu(x, 0.2) * math.sqrt(2)
+    """Leaky ReLU, times a gain that keeps the variance."""
+    return F.leaky_relu(x, SLOPE) * GAIN
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -72,11 +72,9 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: str = "const") -> Tensor:
         """(N, inputs, h, w) and w (N or 1, w_dim) to (N, outputs, size, size); `noise` is "const" or "none"."""
-        x = self.convolution.modulated(x, self.weight, self.affine(w), self.resample_filter, up=self.up)
-        if noise == "const":
-            x = x + (self.noise_const * self.noise_strength).to(x)
-        x = leaky(x + self.bias[:, None, None].to(x))
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        kernel = Kernel(self.weight, self.bias, self.resample_filter, self.up, self.clamp)
+        added = self.noise_const * self.noise_strength if noise == "const" else None
+        return self.convolution.layer(x, self.affine(w), kernel, added)
 
 
 class ToPicture(nn.Module):
@@ -92,6 +90,5 @@ class ToPicture(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """(N, inputs, h, w) and w (N or 1, w_dim) to (N, outputs, h, w)."""
-        x = self.convolution.to_picture(x, self.weight, self.affine(w) * self.weight_gain)
-        x = x + self.bias[:, None, None].to(x)
+        x = self.convolution.to_picture(x, self.affine(w) * self.weight_gain, self.weight, self.bias)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)

@@ -11,7 +11,7 @@ from torch import Tensor
 from distill3d.cameras import from_label
 from distill3d.volume import pixel_rays
 from distill3d_eg3d.generator import Generator
-from distill3d_eg3d.volume import Traced, cropped, trace
+from distill3d_eg3d.volume import Traced, cropped, mean_depth, trace
 
 if TYPE_CHECKING:
     from distill3d_eg3d.parity import Case
@@ -77,16 +77,15 @@ class Pass:
         n, rays = self.origins.shape[:2]
         jitter = self.inputs["u_coarse"].reshape(n, rays, -1)
         u = self.inputs["u_fine"].reshape(n, rays, -1)
-        return trace(
-            cropped(g.field(self.planes), g.architecture), self.origins, self.directions, jitter, u, g.architecture
-        )
+        field = cropped(g.field(self.planes), g.architecture)
+        return trace(field, self.origins, self.directions, jitter, u, g.architecture, reference=g.reference)
 
     def pictures(self, ws: Tensor) -> Observed:
         """The outputs; depth is clamped to the whole batch's sample distances, as released."""
         g = self.generator
         size = g.architecture.neural_resolution
         self.traced = ray = self.volume(ws)
-        depth = ray.mean_depth(ray.nearest.min(), ray.farthest.max())
+        depth = mean_depth(ray.depth, ray.opacity, ray.nearest.min(), ray.farthest.max())
         features, opacity, depth = (
             x.transpose(1, 2).unflatten(2, (size, size)) for x in (ray.features, ray.opacity, depth)
         )
@@ -149,7 +148,7 @@ def _rays(run: Pass) -> Observed:
         "depths_fine": second[..., None],
         "w_coarse": weights[..., None],
         "render_rgb": ray.features * 2 - 1 if sigmoid else ray.features,
-        "render_depth": ray.mean_depth(ray.nearest.min(), ray.farthest.max()),
+        "render_depth": mean_depth(ray.depth, ray.opacity, ray.nearest.min(), ray.farthest.max()),
         "render_wsum": ray.opacity,
     }
 

@@ -15,6 +15,7 @@ from distill3d.volume import (
     box_interval,
     composite_midpoints,
     merge,
+    ray_weights,
     sample_histogram,
     stratified,
 )
@@ -31,15 +32,16 @@ class Traced:
     features: Tensor  # (N, R, C)
     depth: Tensor  # (N, R, 1): sum of weight * t
     opacity: Tensor  # (N, R, 1)
-    nearest: Tensor  # (N,): the smallest distance that was sampled, and the largest
+    nearest: Tensor  # (N, R): the smallest distance that was sampled, and the largest
     farthest: Tensor
     passes: tuple[Tensor, Tensor, Tensor]  # the even pass' distances and weights, and the second's distances
 
-    def mean_depth(self, nearest: Tensor, farthest: Tensor) -> Tensor:
-        """(N, R, 1): depth divided by opacity; `farthest` where a ray met nothing."""
-        mean = self.depth / self.opacity
-        mean = torch.where(mean.isnan(), torch.inf, mean)
-        return torch.minimum(torch.maximum(mean, nearest), farthest)
+
+def mean_depth(depth: Tensor, opacity: Tensor, nearest: Tensor, farthest: Tensor) -> Tensor:
+    """Depth divided by opacity, within the ends of what was sampled; `farthest` where a ray met nothing."""
+    mean = depth / opacity
+    mean = torch.where(mean.isnan(), torch.inf, mean)
+    return torch.minimum(torch.maximum(mean, nearest), farthest)
 
 
 def density_of(raw: Tensor) -> Tensor:
@@ -60,7 +62,16 @@ def ray_limits(origins: Tensor, directions: Tensor, a: Architecture) -> tuple[Te
     return torch.where(hit, near, near[hit].min()), torch.where(hit, far, near[hit].max())
 
 
-def trace(field: Field, origins: Tensor, directions: Tensor, jitter: Tensor, u: Tensor, a: Architecture) -> Traced:
+def trace(
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    jitter: Tensor,
+    u: Tensor,
+    a: Architecture,
+    *,
+    reference: bool = False,
+) -> Traced:
     """Render rays.
 
     Args:
@@ -68,6 +79,7 @@ def trace(field: Field, origins: Tensor, directions: Tensor, jitter: Tensor, u: 
         origins, directions: (N, R, 3).
         jitter: (N, R, samples) in [0, 1): where in its interval each sample of the even pass lies.
         u: (N, R, samples_importance) in [0, 1): quantiles of the second pass.
+        reference: sort the features as published, instead of their weights.
     """
     near, far = ray_limits(origins, directions, a)
     t = stratified(near, far, a.samples, jitter, spacing="edges", disparity=a.disparity)
@@ -78,11 +90,29 @@ def trace(field: Field, origins: Tensor, directions: Tensor, jitter: Tensor, u: 
     more_density, more_values = _asked(field, origins, directions, more)
     every, order = merge(t, more)
     density = torch.cat([density, more_density], -1).gather(-1, order)
-    values = torch.cat([values, more_values], -2).gather(-2, order[..., None].expand(-1, -1, -1, values.shape[-1]))
-    ray = composite_midpoints(every, density, values, density_of)
-    features = ray.values + (1 - ray.opacity) if a.white_back else ray.values
-    ends = every.detach().flatten(1)
-    return Traced(features, ray.depth, ray.opacity, ends.amin(1), ends.amax(1), (t, weights, more))
+    gather = _gathered_in_order if reference else _gathered
+    features, depth, opacity = gather(every, density, [values, more_values], order)
+    if a.white_back:
+        features = features + (1 - opacity)
+    return Traced(features, depth, opacity, every[..., 0].detach(), every[..., -1].detach(), (t, weights, more))
+
+
+def _gathered_in_order(t: Tensor, density: Tensor, values: list[Tensor], order: Tensor) -> tuple[Tensor, ...]:
+    """The published form: sort the features along the ray, then take the means of neighbours."""
+    joined = torch.cat(values, -2)
+    ray = composite_midpoints(t, density, joined.gather(-2, order[..., None].expand_as(joined)), density_of)
+    return ray.values, ray.depth, ray.opacity
+
+
+def _gathered(t: Tensor, density: Tensor, values: list[Tensor], order: Tensor) -> tuple[Tensor, ...]:
+    """The same without moving a feature: an interval's weight goes to its two ends, half to each."""
+    middle = (density[..., 1:] + density[..., :-1]) / 2
+    weights = ray_weights(density_of(middle), t.diff(dim=-1))
+    shares = (F.pad(weights, (1, 0)) + F.pad(weights, (0, 1))) / 2
+    shares = torch.zeros_like(shares).scatter(-1, order, shares).split([v.shape[-2] for v in values], -1)
+    features = torch.stack([(s[..., None, :] @ v).squeeze(-2) for s, v in zip(shares, values)]).sum(0)
+    depth = (weights * (t[..., 1:] + t[..., :-1])).sum(-1, keepdim=True) / 2
+    return features, depth, weights.sum(-1, keepdim=True)
 
 
 def importance(t: Tensor, weights: Tensor, u: Tensor) -> Tensor:

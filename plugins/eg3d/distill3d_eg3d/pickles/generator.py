@@ -152,4 +152,5 @@ def _kind(value: Any) -> str:
         return f"a tensor {value.shape}"
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63):
         return repr(value)
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

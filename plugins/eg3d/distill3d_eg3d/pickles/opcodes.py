@@ -1,7 +1,7 @@
 """What each opcode does to the machine. Opcodes without an entry here are refused by name.
 
 Refused: EXT1, EXT2, EXT4 (a registry of this process), INST and OBJ (call a class or a function, as Python 2 did),
-NEXT_BUFFER and READONLY_BUFFER (memory from outside of the file).
+NEXT_BUFFER and READONLY_BUFFER (memory from outside of the file), UNICODE and STRING (protocol 0; by the cursor).
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ def literal(machine: Machine, argument: Any) -> None:
     machine.push(argument)
 
 
-@opcode("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
+@opcode("BINSTRING", "SHORT_BINSTRING", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
 def text(machine: Machine, argument: Any) -> None:
-    window = machine.cursor.last  # of a line of protocol 0 it is the opcode, so short
-    machine.push(TextSpan(window) if window.size > KEPT_TEXT else argument)
+    machine.push(TextSpan(machine.cursor.last()) if machine.cursor.last_size > KEPT_TEXT else argument)
 
 
 def constant(make: Callable[[], Any]) -> Handler:

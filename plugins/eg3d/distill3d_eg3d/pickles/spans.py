@@ -14,6 +14,7 @@ KEPT_TEXT = 4 * KIB  # longer text becomes a TextSpan
 WIDE_READS = {
     b"C": "bytes", b"B": "bytes", b"\x8e": "bytes", b"\x8c": "text", b"X": "text", b"\x8d": "text"
 }  # fmt: skip
+LINE_TEXTS = (b"V", b"S")  # UNICODE and STRING
 TRUNCATED = f"it ends in the middle, so it is truncated. {DOWNLOAD}"
 
 
@@ -94,7 +95,7 @@ class Cursor:
         self.position = 0
         self.kept = Budget(limits.kept_bytes, "short texts")
         self.opcode: bytes | None = None
-        self.last = span  # the window of the last read: the argument's, once genops has read it
+        self.last_size = 0  # of the last read: the argument's, once genops has read it
 
     def at_opcode(self) -> None:
         """Say that the next byte is an opcode: how much may be read after it depends on which."""
@@ -117,18 +118,20 @@ class Cursor:
             raise PickleError(TRUNCATED)
         if kind != "bytes" and count > (self.limits.text_bytes if kind else KEPT_TEXT):
             raise PickleError(f"it holds a text or number of {count:,} bytes, longer than any checkpoint's. {DOWNLOAD}")
-        self.last = Span(self.span.file, self.span.start + self.position, count)
+        self.last_size = count
         self.position += count
         if kind == "bytes" and count > KEPT_BYTES:
-            return self.last
+            return self.last()
         return self._kept(count)
 
     def readline(self) -> bytes:
-        """The next line, for the text opcodes of protocol 0.
+        """The next line: a name of GLOBAL, or a number of protocol 0.
 
         Raises:
-            PickleError: if it is longer than a name can be.
+            PickleError: if it is longer than a name can be, or a text of protocol 0, whose decoding imports codecs.
         """
+        if self.opcode in LINE_TEXTS:
+            raise PickleError(f"it holds a text of protocol 0, which no checkpoint does. {DOWNLOAD}")
         ahead = self.span.read(self.position, min(self.left(), KEPT_TEXT))
         size = ahead.find(b"\n") + 1
         if not size:
@@ -137,8 +140,12 @@ class Cursor:
         self.kept.spend(size)
         return ahead[:size]
 
+    def last(self) -> Span:
+        """The window of the last read."""
+        return Span(self.span.file, self.span.start + self.position - self.last_size, self.last_size)
+
     def _kept(self, count: int) -> bytes:
-        content = self.last.read(0, count)
+        content = self.span.read(self.position - count, count)
         if self.opcode is None:
             self.opcode = content
         elif KEPT_BYTES // 8 < count <= KEPT_TEXT:
