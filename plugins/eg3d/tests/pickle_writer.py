@@ -46,6 +46,9 @@ class Call:
     arguments: tuple[Any, ...] = ()
     state: Any = None
 
+    def __call__(self) -> None:
+        """As of `Name`: a call may give the function of another."""
+
 
 @dataclass(eq=False)
 class New:
