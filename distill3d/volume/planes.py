@@ -87,26 +87,34 @@ def _gather_corners(grids: Tensor, places: Tensor, padding: Padding, align_corne
 def _corners(
     shape: Sequence[int], places: Tensor, padding: Padding, align_corners: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The 2^k corners of each place's cell: number in a flattened grid ([D,] H, W), and share, both as `places`."""
-    ends, stride = [], 1
-    for axis, size in enumerate(list(shape)[::-1]):  # W, H, [D]: the order of the coordinates
-        place = places[..., axis]
-        cell = (place + 1) / 2 * (size - 1) if align_corners else ((place + 1) * size - 1) / 2
-        if padding == "border":
-            cell = cell.clamp(0, size - 1)
-        low = cell.detach().floor()
-        above = cell - low
-        ends.append(
-            [
-                (at.clamp(0, size - 1).long() * stride, share * ((at >= 0) & (at < size)))
-                for at, share in ((low, 1 - above), (low + 1, above))
-            ]
-        )
-        stride *= size
+    """The 2^k corners of each place's cell: number in a flattened grid ([D,] H, W), and share, both (B, N)."""
+    sizes = list(shape)[::-1]  # W, H, [D]: the order of the coordinates
+    ends = [_ends(places[..., axis], size, padding, align_corners) for axis, size in enumerate(sizes)]
+    return _products(ends, sizes)
+
+
+Ends = list[tuple[Tensor, Tensor]]  # the two neighbours along one axis: number and share
+
+
+def _ends(place: Tensor, size: int, padding: Padding, align_corners: bool) -> Ends:
+    """Of a coordinate in [-1, 1]. Shares fall to 0 within a cell, so that outside of the box nothing is left."""
+    cell = (place + 1) * ((size - 1) / 2) if align_corners else (place + 1) * (size / 2) - 0.5
+    if padding == "border":
+        cell = cell.clamp(0, size - 1)
+    low = cell.detach().floor().clamp(0, max(0, size - 2))
+    above = cell - low
+    ends = [(low.int(), (1 - above.abs()).relu())]
+    return ends if size == 1 else [*ends, (low.int() + 1, (1 - (above - 1).abs()).relu())]
+
+
+def _products(ends: Sequence[Ends], sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every combination of neighbours along the axes; `sizes` from the fastest to the slowest."""
     for corner in product(*ends):
         (index, share), *others = corner
-        for more, factor in others:
-            index, share = index + more, share * factor
+        stride = 1
+        for size, (more, factor) in zip(sizes, others):
+            stride *= size
+            index, share = index + stride * more, share * factor
         yield index, share
 
 
@@ -127,14 +135,23 @@ def mean_of_planes(planes: Tensor, points: Tensor, axes: Axes, box_side: float) 
         found = _grid_sample(planes.flatten(0, 1), places.flatten(0, 1), "zeros", False)
         return found.unflatten(0, (subjects, count)).mean(1).transpose(1, 2)
     table = planes.movedim((1, 2), (-2, -1)).reshape(-1, planes.shape[2])  # (S*[D*]H*W*P, C): a view of channels last
-    first = torch.arange(subjects, device=planes.device)[:, None, None] * planes[0, 0, 0].numel()
-    plane = torch.arange(count, device=planes.device)[:, None]
-    corners = list(_corners(planes.shape[3:], places, "zeros", False))
-    index, share = (
-        torch.stack(x, -1).transpose(1, 2).flatten(2).flatten(0, 1)
-        for x in ([(first + i) * count + plane for i, _ in corners], [s / count for _, s in corners])
-    )  # (S*N, P * 2^k)
-    return _WeightedRows.apply(table, index, share).unflatten(0, (subjects, -1))
+    index, share = _rows_of_planes(planes.shape[3:], points * (2 / box_side), axes)  # (S, N, P * 2^k)
+    first = torch.arange(subjects, device=planes.device, dtype=torch.int32) * (len(table) // subjects)
+    index = (index + first[:, None, None]).flatten(0, 1)
+    return _WeightedRows.apply(table, index, share.flatten(0, 1)).unflatten(0, (subjects, -1))
+
+
+def _rows_of_planes(shape: Sequence[int], places: Tensor, axes: Axes) -> tuple[Tensor, Tensor]:
+    """Rows of a table ([D,] H, W, P), and how much each counts in the mean over P; places (S, N, 3) in [-1, 1]."""
+    sizes = list(shape)[::-1]  # W, H, [D]: the order of the coordinates
+    wanted = {(axis, size) for plane in axes for axis, size in zip(plane, sizes)}
+    ends = {(axis, size): _ends(places[..., axis], size, "zeros", False) for axis, size in wanted}
+    rows, shares = [], []
+    for number, plane in enumerate(axes):
+        for index, share in _products([ends[key] for key in zip(plane, sizes)], sizes):
+            rows.append(index * len(axes) + number)
+            shares.append(share / len(axes))
+    return torch.stack(rows, -1), torch.stack(shares, -1)
 
 
 class _WeightedRows(torch.autograd.Function):
@@ -142,6 +159,8 @@ class _WeightedRows(torch.autograd.Function):
 
     `embedding_bag`, whose own backward takes twice the time of adding one column of indices after the other.
     """
+
+    BLOCK = 8192  # rows whose gradient stays in the cache while its columns are added
 
     @staticmethod
     def forward(context: Any, table: Tensor, index: Tensor, share: Tensor) -> Tensor:
@@ -155,7 +174,9 @@ class _WeightedRows(torch.autograd.Function):
         wants_table, _, wants_share = context.needs_input_grad
         for_table = torch.zeros_like(table) if wants_table else None
         if for_table is not None:
-            for rows, weights in zip(index.unbind(1), share.unbind(1)):
-                for_table.index_add_(0, rows, grad * weights[:, None])
+            columns, block = index.T.long().contiguous(), _WeightedRows.BLOCK  # 64 bits: index_add_ is slow with 32
+            for some, rows, weights in zip(grad.split(block), columns.split(block, 1), share.T.split(block, 1)):
+                for row, weight in zip(rows, weights):
+                    for_table.index_add_(0, row, some * weight[:, None])
         for_share = [(grad * table[rows]).sum(1) for rows in index.unbind(1)] if wants_share else None
         return for_table, None, None if for_share is None else torch.stack(for_share, 1)

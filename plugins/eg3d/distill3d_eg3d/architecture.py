@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from distill3d.cameras import HEAD_FOCAL
 from distill3d.errors import WeightsError
 from distill3d.volume import EG3D_AXES, PANOHEAD_AXES, Axes
 
@@ -76,6 +77,7 @@ class Architecture:
     label_zero: bool  # the mapping is told no camera
     camera_radius: float
     camera_pivot: tuple[float, float, float]
+    camera_focal: float  # divided by image size
 
     @property
     def plane_channels(self) -> int:
@@ -175,6 +177,8 @@ def _architecture(
         label_scale=float(rendering.get("c_scale", 0)),  # 0 if missing, as the original has it
         label_zero=bool(rendering.get("c_gen_conditioning_zero", False)),
         camera_radius=float(rendering.get("avg_camera_radius", 2.7)),
+        # not written in checkpoints: the official scripts' own, for cars (seen from 1.7) and for everything else
+        camera_focal=1.7074 if rendering.get("avg_camera_radius") == 1.7 else HEAD_FOCAL,
         camera_pivot=tuple(float(x) for x in rendering.get("avg_camera_pivot", (0, 0, 0))),  # type: ignore[arg-type]
     )
 

@@ -99,10 +99,14 @@ class Generator(nn.Module):
 
         return ask
 
-    def background(self, ws: Tensor, size: int) -> Tensor:
-        """(N, 32, size, size): features behind the volume, the same from every camera."""
-        picture = self.bcg_synthesis(ws[:, : self.bcg_synthesis.num_ws])
-        return F.interpolate(picture, (size, size), mode="bilinear", antialias=self.architecture.upscaler_antialias)
+    def flat_background(self, ws: Tensor) -> Tensor:
+        """(N, 32, input size of super-resolution, same): features behind the volume, the same from every camera."""
+        return self.bcg_synthesis(ws[:, : self.bcg_synthesis.num_ws])
+
+    def resized_background(self, background: Tensor, size: int) -> Tensor:
+        """(N, 32, size, size)."""
+        antialias = self.architecture.upscaler_antialias
+        return F.interpolate(background, (size, size), mode="bilinear", antialias=antialias)
 
     def raw_picture(
         self, features: Tensor, opacity: Tensor, ws: Tensor, background: Tensor | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -196,8 +197,16 @@ class Decoder(nn.Module):
         return leaky(values) if self.activation == "lrelu" else values
 
 
+def directly(compute: Callable[..., Any], *inputs: Any) -> Any:
+    """Call it."""
+    return compute(*inputs)
+
+
 class SuperResolution(nn.Module):
     """Two synthesis blocks, all fed the last row of ws, from the rendered features to the final picture."""
+
+    block0: Block
+    block1: Block
 
     def __init__(self, a: Architecture, upscaler: Upscaler, convolution: Convolution):
         super().__init__()
@@ -217,7 +226,7 @@ class SuperResolution(nn.Module):
         raw: Tensor,
         features: Tensor,
         w: Tensor,
-        run: Callable[..., tuple[Tensor, Tensor]] = lambda block, *inputs: block(*inputs),
+        run: Callable[..., tuple[Tensor, Tensor]] = directly,
     ) -> Tensor:
         """(N, 3, r, r), (N, 32, r, r) and w (N or 1, w_dim) to (N, 3, image_size, image_size).
 

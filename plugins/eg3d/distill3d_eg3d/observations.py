@@ -67,6 +67,7 @@ class Pass:
         self.generator, self.noise, self.inputs = generator, noise, inputs
         self.cameras = from_label(inputs["c"][:, None])
         self.blocks: dict[str, tuple[Tensor, Tensor]] = {}
+        self.upscaled: list[tuple[Tensor, Tensor, Tensor]] = []  # by each block of super-resolution
 
     def volume(self, ws: Tensor) -> Traced:
         """Planes and rays."""
@@ -90,7 +91,7 @@ class Pass:
             x.transpose(1, 2).unflatten(2, (size, size)) for x in (ray.features, ray.opacity, depth)
         )
         self.features, self.opacity = features, opacity
-        background = g.background(ws, size) if g.architecture.background else None
+        background = g.resized_background(g.flat_background(ws), size) if g.architecture.background else None
         self.given = g.raw_picture(features, opacity, ws, background)
         image = g.superresolution(self.given.raw, self.given.features, ws[:, -1], self._run)
         found = {"image_raw": self.given.raw, "image_depth": depth, "image": image}
@@ -101,12 +102,11 @@ class Pass:
     def _run(self, block: torch.nn.Module, *inputs: Any) -> tuple[Tensor, Tensor]:
         """A block of super-resolution; keeps what it made."""
         result = block(*inputs)
-        self.upscaled = [*getattr(self, "upscaled", []), (inputs[1], *result)]
+        self.upscaled.append((inputs[1], *result))
         return result
 
     def observed(self, ws: Tensor) -> Observed:
         """Outputs and what lies between."""
-        self.upscaled: list[tuple[Tensor, Tensor, Tensor]] = []
         outputs = self.pictures(ws)
         (picture, x0, picture0), _ = self.upscaled
         found = {**outputs, **_rays(self), "sr_rgb_in": outputs["image_raw"]}
@@ -118,8 +118,7 @@ class Pass:
             # As released: the first block adds its picture to the raw render in place.
             found["image_raw"] = picture0
         if self.generator.architecture.background:
-            whole = self.generator.bcg_synthesis(ws[:, : self.generator.bcg_synthesis.num_ws])
-            found |= _summary("bcg", whole, 16)
+            found |= _summary("bcg", self.generator.flat_background(ws), 16)
         return found
 
     def without_background(self, ws: Tensor) -> Observed:
