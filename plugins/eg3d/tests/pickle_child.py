@@ -1,7 +1,7 @@
 """Run as a process of its own: reads pickles with little memory, under an audit hook, and prints what happened as JSON.
 
 pickle_child.py read FOLDER                      every .pkl of a folder
-pickle_child.py mutate SNAPSHOT SEED COUNT       so many mutations of a snapshot
+pickle_child.py mutate FOLDER SEED COUNT         so many mutations of every .pkl of a folder
 pickle_child.py load FOLDER                      every .pkl with `pickle.load`: what the reader protects from
 """
 

@@ -22,7 +22,7 @@ EXHAUSTING: dict[str, Sample] = {}
 SYSTEM = Name("posix", "system")
 GADGET = Name("gadgets", "Gadget")  # a class of the child whose every method touches a path
 EXTENSION = 241  # registered in the child for posix.system
-MANY = 120_000  # nesting that would end a process whose code recurses
+MANY = 80_000  # nesting that would end a process whose code recurses
 
 
 def executing(make: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -299,10 +299,10 @@ HUGE = {
     "text that is no UTF-8": b"\x80\x04\x8c\x02\xff\xff.",
     "wide text": b"\x80\x04X" + struct.pack("<I", 2**23) + "\U0001f600".encode() * 2**21 + b".",
     "many wide texts": b"\x80\x04" + (b"X\x00\x10\x00\x00" + "\U0001f600".encode() * 1024 + b"0") * 8_000 + b"N.",
-    "deep lists": b"\x80\x02" + b"]" * 90_000 + b"a" * 89_999 + b".",
+    "deep lists": b"\x80\x02" + b"]" * 60_000 + b"a" * 59_999 + b".",
     "deep tuples": b"\x80\x02)" + b"\x85" * MANY + b".",
     "deep dicts": b"\x80\x02" + b"}K\x01" * 40_000 + b"N" + b"s" * 40_000 + b".",
-    "deep records": b"\x80\x02" + b"ca\nb\n)\x81" * 30_000 + b"N" + b"b" * 30_000 + b".",
+    "deep records": b"\x80\x02" + b"ca\nb\n)\x81" * 20_000 + b"N" + b"b" * 20_000 + b".",
     "deep arguments": b"\x80\x02)" + b"0ca\nb\nq\x00)\x81" * 9 + b"\x85" * MANY + b"h\x00)\x81b.",
     "deep tuple as key": b"\x80\x02})" + b"\x85" * MANY + b"Ns.",
     "deep tuple in a set": b"\x80\x04\x8f()" + b"\x85" * MANY + b"\x90.",
@@ -322,7 +322,7 @@ HUGE = {
     "duplicate of nothing": b"\x80\x022.",
     "duplicate of a mark": b"\x80\x02(2.",
     "many values": b"\x80\x02" + b"}" * 2_000_000 + b".",
-    "many sets in a list": b"\x80\x04](" + (b"\x8f" * 90_000 + b"e(") * 5 + b"e.",
+    "many sets in a list": b"\x80\x04](" + (b"\x8f" * 90_000 + b"e(") * 2 + b"e.",
     "many opcodes": b"\x80\x02" + b"N0" * 1_000_000 + b"N.",
     "call of a number": b"\x80\x02K\x01)R.",
     "call of a list": b"\x80\x02ccollections\nOrderedDict\n]R.",
@@ -404,13 +404,13 @@ def modules_that_double():
 
 @exhausting
 def sets_copied_again_and_again():
-    items = b"(" + b"".join(b"M" + struct.pack("<H", number) for number in range(50_000)) + b"l"
+    items = b"(" + b"".join(b"M" + struct.pack("<H", number) for number in range(20_000)) + b"l"
     return b"\x80\x02" + items + b"q\x000" + b"c__builtin__\nset\nq\x010]" + b"h\x01h\x00\x85Ra" * 50_000 + b"."
 
 
 @exhausting
 def dicts_copied_again_and_again():
-    pairs = b"(" + b"".join(b"M" + struct.pack("<H", number) + b"N\x86" for number in range(50_000)) + b"l"
+    pairs = b"(" + b"".join(b"M" + struct.pack("<H", number) + b"N\x86" for number in range(20_000)) + b"l"
     return b"\x80\x02" + pairs + b"q\x000" + b"ccollections\nOrderedDict\nq\x010]" + b"h\x01h\x00\x85Ra" * 50_000 + b"."
 
 
@@ -418,14 +418,14 @@ def dicts_copied_again_and_again():
 def text_encoded_again_and_again():
     text = b"X\x00\x10\x00\x00" + b"a" * 4096
     call = b"h\x01h\x00X\x06\x00\x00\x00latin1\x86Ra"
-    return b"\x80\x02" + text + b"q\x000c_codecs\nencode\nq\x010]" + call * 40_000 + b"."
+    return b"\x80\x02" + text + b"q\x000c_codecs\nencode\nq\x010]" + call * 20_000 + b"."
 
 
 @exhausting
 def keys_that_collide():
     """Multiples of the modulus of Python's hash of integers all have the hash 0."""
     modulus = 2**61 - 1
-    return b"\x80\x02}(" + b"".join(pickle.dumps(modulus * k, 2)[2:-1] + b"N" for k in range(1, 100_000)) + b"u."
+    return b"\x80\x02}(" + b"".join(pickle.dumps(modulus * k, 2)[2:-1] + b"N" for k in range(1, 45_000)) + b"u."
 
 
 @exhausting

@@ -84,6 +84,7 @@ BAD_INPUT = {
         lambda: altered(neural_rendering_resolution=0),
         "rendering_resolution is 0, not one number",
     ),
+    "resolution true": (lambda: altered(neural_rendering_resolution=True), "resolution is True"),
     "resolution nan": (lambda: altered(neural_rendering_resolution=float("nan")), "resolution is nan"),
     "unknown function": (
         lambda: altered(x=Call(Name("a.b", "newer"))),
@@ -92,10 +93,17 @@ BAD_INPUT = {
     "persistent id": (b"\x80\x02K\x01Q.", "it refers to objects outside of itself (persistent ids)"),
     "extension": (b"\x80\x02\x82\x01.", "it uses the opcode EXT1, which no checkpoint needs"),
     "protocol 9": (b"\x80\x02\x80\x09N.", "it is a pickle of protocol 9, and 5 is the newest known"),
+    "no class name": (
+        lambda: snapshot(persistent("a b", {})),
+        "_reconstruct_persistent_obj with arguments that",
+    ),
+    "escaped name": (b"\x80\x02c\\q\nb\n.", "it holds a name that is not one"),
+    "protocol 0 text": (b"\x80\x02Va\n.", "it holds a text of protocol 0"),
     "list as key": (b"\x80\x02}]K\x01s.", "it uses a list as a key, which no checkpoint does"),
     "no tensor": (lambda: with_weight(3), "'extra' is no tensor"),
     "no child": (lambda: altered(_modules={**generator()._modules, "extra": 3}), "'extra' is no module"),
     "dotted name": (lambda: altered(_parameters={"a.b": torch.zeros(1)}), "'G_ema' holds something called 'a.b'"),
+    "foreign name": (lambda: altered(_parameters={"\xe9": ONE}), "'G_ema' holds something called '\\xe9'"),
     "twice": (
         lambda: altered(_parameters={"a": ONE}, _buffers={"a": ONE}),
         "two tensors called 'a'",

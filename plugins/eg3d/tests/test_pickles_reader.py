@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import pickletools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -130,6 +132,24 @@ def test_weights_of_other_networks_are_not_read(read, monkeypatch):
     found = read(snapshot(model, D=persistent("DualDiscriminator", {"_parameters": {"a": tensor, "b": large}})))
     assert_same_tensors(found.tensors, model.state_dict())
     assert max(lengths) < 5_000
+
+
+@pytest.mark.parametrize(("protocol", "copies"), [(2, 5), (4, 1)])
+def test_memory_is_that_of_the_weights_of_the_generator(tmp_path, protocol, copies):
+    """Its largest weight comes on top, once or, where it is text, five times; other networks' weights do not count."""
+    model, path = generator(), tmp_path / "snapshot.pkl"
+    model.backbone.b4.weight = torch.nn.Parameter(torch.randn(1 << 20))
+    model.decoder.net[0].weight = torch.nn.Parameter(torch.randn(1 << 20))
+    others = {name: torch.randn(1 << 20) for name in "abcdefgh"}
+    path.write_bytes(dumped(snapshot(model, G=persistent("TriPlaneGenerator", {"_parameters": others})), protocol))
+    gc.collect()
+    tracemalloc.start()
+    found = read_generator(path)
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    weights = sum(tensor.nbytes for tensor in found.tensors.values()) / 2**20
+    assert 8 < weights < 9
+    assert weights < peak < weights + copies * 4 + 10  # the others would be 32 MiB
 
 
 def test_tied_weights_are_read_as_tensors_of_their_own(read):

@@ -6,6 +6,7 @@ from typing import Any
 
 from distill3d_eg3d.pickles.errors import DOWNLOAD, PickleError, shown
 
+LARGEST_RANK = 8
 LARGEST_INT = 2**62  # offsets and sizes in elements; their products are checked where they are used
 
 
@@ -32,11 +33,13 @@ def checked(value: Any, kind: type | tuple[type, ...], function: str) -> Any:
     return value
 
 
-def sizes(value: Any, rank: int, function: str) -> tuple[int, ...]:
-    """`value`, if it is a tuple of at most `rank` sizes or strides."""
+def sizes(value: Any, function: str) -> tuple[int, ...]:
+    """`value`, if it is a tuple of at most `LARGEST_RANK` sizes or strides."""
     checked(value, tuple, function)
-    if len(value) > rank:
-        raise PickleError(f"it holds a tensor of {len(value)} dimensions, and {rank} is the most expected. {DOWNLOAD}")
+    if len(value) > LARGEST_RANK:
+        raise PickleError(
+            f"it holds a tensor of {len(value)} dimensions, and {LARGEST_RANK} is the most expected. {DOWNLOAD}"
+        )
     return tuple(size(item, function) for item in value)
 
 

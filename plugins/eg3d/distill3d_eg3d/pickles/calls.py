@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from distill3d_eg3d.pickles.arguments import at_least, checked, misused, sizes, text
-from distill3d_eg3d.pickles.limits import Budget, Limits
+from distill3d_eg3d.pickles.limits import Budget
 from distill3d_eg3d.pickles.machine import Call
 from distill3d_eg3d.pickles.numpy_calls import NUMPY_CALLS
 from distill3d_eg3d.pickles.records import Global, Record
@@ -26,11 +26,10 @@ def reconstruct_persistent(arguments: Arguments, opcodes: Budget) -> Record:
     """A persistent network: the name of its class and its state. Its `module_src` is never looked at."""
     name = f"{PERSISTENCE}._reconstruct_persistent_obj"
     meta = checked(at_least(arguments, 1, name)[0], dict, name)
-    if meta.get("type") != "class":
+    class_name, state = meta.get("class_name"), checked(meta.get("state"), dict, name)
+    if meta.get("type") != "class" or not checked(class_name, str, name).isidentifier():
         raise misused(name)
-    return Record(
-        Global(PERSISTENCE, checked(meta.get("class_name"), str, name)), checked(meta.get("state"), dict, name)
-    )
+    return Record(Global(PERSISTENCE, class_name), state)
 
 
 def ordered_dict(arguments: Arguments, opcodes: Budget) -> dict[Any, Any]:
@@ -83,7 +82,7 @@ def new_object(arguments: Arguments, opcodes: Budget) -> Any:
 
 def size_tuple(arguments: Arguments, opcodes: Budget) -> tuple[int, ...]:
     """A `torch.Size`."""
-    return sizes(at_least(arguments, 1, "torch.Size")[0], Limits.rank, "torch.Size")
+    return sizes(at_least(arguments, 1, "torch.Size")[0], "torch.Size")
 
 
 def spelled(spellings: tuple[str, ...], calls: dict[str, Call]) -> dict[str, Call]:

@@ -48,8 +48,8 @@ def read_generator(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> PickledGen
     """Read `G_ema` of a training pickle of EG3D or PanoHead; nothing of the pickle is executed.
 
     Weights stay in the file until they are asked for, and only `G_ema`'s are: the memory needed is that of its tensors
-    (a third of a usual file) and some 10 MB for names and options. In a file of protocol 2 weights are text; there the
-    largest weight is needed five times more, while it is decoded.
+    (a third of a usual file), of its largest weight once more, and some 10 MB for names and options. In a file of
+    protocol 2 weights are text; there the largest of the file is needed five times more, while it is decoded.
 
     Args:
         path: a training snapshot, `.pkl`, protocols 2 to 5.
@@ -130,7 +130,7 @@ def _options(state: dict[Any, Any], field: str, limits: Limits, values: Budget) 
 
 
 def _resolution(value: Any) -> int:
-    if not isinstance(value, int | float) or not 1 <= value <= 4096 or value != int(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= 4096 or value != int(value):
         raise PickleError(f"its neural_rendering_resolution is {_kind(value)}, not one number of pixels. {SNAPSHOT}")
     return int(value)
 

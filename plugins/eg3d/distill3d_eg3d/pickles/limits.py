@@ -21,7 +21,6 @@ class Limits:
     kept_bytes: int = 16 * MIB  # all short texts and bytes together; longer ones stay in the file
     nesting: int = 32  # of modules in modules, and of options in options
     values: int = 50_000  # options, modules and tensors walked in the generator
-    rank: int = 8  # dimensions of a tensor
 
 
 STORAGE_LIMITS = Limits(

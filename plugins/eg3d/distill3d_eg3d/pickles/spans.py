@@ -136,6 +136,8 @@ class Cursor:
         size = ahead.find(b"\n") + 1
         if not size:
             raise PickleError(f"it holds a line without an end. {DOWNLOAD}")
+        if b"\\" in ahead[:size]:  # an escape: no name has one, and an unknown one would make a warning
+            raise PickleError(f"it holds a name that is not one. {DOWNLOAD}")
         self.position += size
         self.kept.spend(size)
         return ahead[:size]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distill3d_eg3d.pickles.arguments import at_least, checked, misused, size, sizes
-from distill3d_eg3d.pickles.limits import Budget, Limits
+from distill3d_eg3d.pickles.limits import Budget
 from distill3d_eg3d.pickles.machine import Call
 from distill3d_eg3d.pickles.records import Global, Record, StorageRef, TensorRef
 from distill3d_eg3d.pickles.spans import EncodedText, Span
@@ -24,7 +24,7 @@ def tensor(arguments: Arguments, opcodes: Budget) -> TensorRef:
     name = "torch._utils._rebuild_tensor"
     memory, offset, shape, stride = at_least(arguments, 4, name)
     checked(memory, StorageRef, name)
-    shape, stride = sizes(shape, Limits.rank, name), sizes(stride, Limits.rank, name)
+    shape, stride = sizes(shape, name), sizes(stride, name)
     if len(shape) != len(stride):
         raise misused(name)
     return TensorRef(memory, size(offset, name), shape, stride)
