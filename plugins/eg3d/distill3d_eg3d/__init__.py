@@ -5,5 +5,10 @@ from distill3d.hookspecs import hookimpl
 
 @hookimpl
 def register_renderers(register):
-    register("eg3d", "distill3d_eg3d.renderer:load_eg3d")
-    register("panohead", "distill3d_eg3d.renderer:load_panohead")
+    register("eg3d", "distill3d_eg3d.loading:load_eg3d")
+    register("panohead", "distill3d_eg3d.loading:load_panohead")
+
+
+@hookimpl
+def register_commands(register):
+    register("eg3d", "distill3d_eg3d.cli:app")

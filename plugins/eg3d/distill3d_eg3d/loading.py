@@ -1,0 +1,113 @@
+"""From what a user writes after --weights to a renderer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill3d.errors import UnknownNameError, WeightsError
+from distill3d.files import sha256
+from distill3d_eg3d.architecture import Family
+from distill3d_eg3d.checkpoint import Checkpoint, convert, load
+from distill3d_eg3d.known import CHECKPOINTS, DEFAULTS, cache_folder, find, how_to_get
+from distill3d_eg3d.renderer import Look, TriplaneRenderer
+
+STATE_DICTS = (".pth", ".pt")
+
+
+def load_eg3d(weights: str | None = None, device: str = "cpu") -> TriplaneRenderer:
+    """An EG3D generator; see `load_generator`."""
+    return load_generator(weights, device, family="eg3d")
+
+
+def load_panohead(weights: str | None = None, device: str = "cpu") -> TriplaneRenderer:
+    """A PanoHead generator; see `load_generator`."""
+    return load_generator(weights, device, family="panohead")
+
+
+def load_generator(
+    weights: str | None, device: str = "cpu", *, family: Family, look: Look | None = None
+) -> TriplaneRenderer:
+    """A renderer with a checkpoint's weights, float32.
+
+    Args:
+        weights: a file that `distill3d eg3d convert` wrote, an official `.pkl` (converted once into the cache), a
+            stylised `.pth` (a plain state dict, on the family's default checkpoint), or the name of a published
+            checkpoint; None for the family's default.
+    Raises:
+        WeightsError: if it is missing, damaged, or of the other family, saying what to do.
+    """
+    found = read(weights or DEFAULTS[family], family)
+    if found.architecture.family != family:
+        raise WeightsError(
+            f"{weights} is a checkpoint of {found.architecture.family}; use --backbone {found.architecture.family}."
+        )
+    renderer = TriplaneRenderer(found.architecture, look, licence=found.licence)
+    fill(renderer, found.tensors, str(weights or DEFAULTS[family]))
+    return renderer.to(device).eval()
+
+
+def read(weights: str, family: Family) -> Checkpoint:
+    """The checkpoint that these words mean."""
+    if weights in CHECKPOINTS:
+        return _read_known(weights)
+    path = Path(weights)
+    if not path.is_file():
+        hint = "" if path.suffix else f" {UnknownNameError('published checkpoint', weights, CHECKPOINTS)}"
+        raise WeightsError(f"There is no weight file {path}.{hint}")
+    if path.suffix == ".pkl":
+        return _converted_once(path)
+    if path.suffix in STATE_DICTS:
+        return _stylised(path, _read_known(DEFAULTS[family]))
+    return load(path)
+
+
+def _read_known(name: str) -> Checkpoint:
+    known = find(name)
+    source = cache_folder() / known.file
+    if not source.is_file():
+        raise WeightsError(f"The checkpoint {name} is not here. {how_to_get(known)}")
+    return _converted_once(source)
+
+
+def _converted_once(source: Path) -> Checkpoint:
+    """By the file's checksum, so that another file of that name is converted again."""
+    target = cache_folder() / "converted" / f"{sha256(source)[:24]}.safetensors"
+    return load(target) if target.is_file() else convert(source, target)
+
+
+def _stylised(path: Path, base: Checkpoint) -> Checkpoint:
+    """A state dict of a whole generator, as the paper's authors publish theirs, on the checkpoint it came from."""
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile file makes of the reader
+        raise WeightsError(
+            f"{path} is not a plain state dict: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    plain = isinstance(tensors, dict) and all(isinstance(value, Tensor) for value in tensors.values())
+    if not plain:
+        raise WeightsError(f"{path} is not a plain state dict of a generator: names and tensors, nothing else.")
+    return Checkpoint(base.architecture, tensors, path.name, sha256(path), base.licence)
+
+
+def fill(renderer: TriplaneRenderer, tensors: dict[str, Tensor], source: str) -> None:
+    """Put a checkpoint's tensors in, every one of them.
+
+    Raises:
+        WeightsError: naming what is missing, left over, or of another shape.
+    """
+    wanted = renderer.generator.state_dict()
+    if missing := sorted(wanted.keys() - tensors.keys()):
+        raise WeightsError(f"{source} lacks {len(missing)} tensors, the first is {missing[0]}.")
+    if strange := sorted(tensors.keys() - wanted.keys()):
+        raise WeightsError(f"{source} has {len(strange)} tensors too many, the first is {strange[0]}.")
+    for name, value in wanted.items():
+        if tensors[name].shape != value.shape:
+            raise WeightsError(
+                f"{name} in {source} is {tuple(tensors[name].shape)}, this generator's is {tuple(value.shape)}."
+            )
+        if not tensors[name].isfinite().all():
+            raise WeightsError(f"{name} in {source} has numbers that are not finite.")
+    renderer.generator.load_state_dict(tensors)
