@@ -22,6 +22,7 @@ import warnings
 from pathlib import Path
 
 import torch
+
 from distill3d_eg3d.pickles import PickleError, read_generator
 
 MEMORY = 512 * 2**20  # beyond what the imported libraries map

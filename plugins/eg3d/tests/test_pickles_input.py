@@ -7,11 +7,11 @@ import io
 
 import pytest
 import torch
-from distill3d_eg3d.pickles import Limits, PickleError, read_generator
 from pickle_writer import Call, Name, New, dumped, generator, persistent, snapshot
 from safetensors.torch import save
 
 from distill3d.errors import WeightsError
+from distill3d_eg3d.pickles import Limits, PickleError, read_generator
 
 
 def saved(value, zipped):

@@ -10,8 +10,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from distill3d_eg3d.pickles import read_generator
-from distill3d_eg3d.pickles.spans import KEPT_TEXT, Span
 from pickle_writer import (
     OLD_SPELLINGS,
     OPTIONS,
@@ -25,6 +23,9 @@ from pickle_writer import (
     persistent,
     snapshot,
 )
+
+from distill3d_eg3d.pickles import read_generator
+from distill3d_eg3d.pickles.spans import KEPT_TEXT, Span
 
 
 @pytest.fixture
