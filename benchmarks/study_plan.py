@@ -12,10 +12,10 @@ STYLES, SEEDS = ("zombie", "pixar"), (0, 1, 2)
 GUIDANCE = 6.0  # the same for all
 ALL_TIMESTEPS = (0.02, 0.98)
 
-# CPU-seconds of one step of two subjects on one core, and what each part adds; of one snapshot of 64 subjects.
+# CPU-seconds of one step of one subject on one core, and what each part adds; of one snapshot of 64 subjects.
 CONTROL = {False: "off", True: "depth"}  # without and with ControlNet
-STEP = {"base": 0.32, "control": 0.14, "grid=raw": 0.16, "grid=image": 0.55, "mirror": 0.1}
-SNAPSHOT, START = 4.5, 0.5
+STEP = {"base": 0.18, "control": 0.025, "grid=raw": 0.145, "grid=image": 0.36, "mirror": 0.07}
+SNAPSHOT, START = 2.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -106,5 +106,5 @@ def expected_seconds(configuration: Configuration, steps: int, snapshots: Sequen
     """CPU-seconds of one cell, by what the parts cost."""
     options: Mapping[str, Any] = dict(configuration.options)
     step = STEP["base"] + STEP["control"] * (options["control"] != "off") + STEP["mirror"] * options["mirror"]
-    step += STEP.get(f"grid={options['grid']}", 0.0) * (1.2 if options["control"] != "off" else 1)
+    step += STEP.get(f"grid={options['grid']}", 0.0)
     return START + steps * step + len(snapshots) * SNAPSHOT
