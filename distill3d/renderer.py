@@ -121,6 +121,24 @@ class AnySize(ABC):
         """`Renderer.render` with upto="raw", its pictures `size` pixels on a side."""
 
 
+class Field(ABC):
+    """A capability of a backbone: what there is at any point, so that a surface can be taken out of it."""
+
+    box_side: float  # of the cube around the origin that holds the subject, world units
+    surface_density: float  # per world unit: what is denser counts as inside
+
+    @abstractmethod
+    def query(self, scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The field that `render` sees.
+
+        Args:
+            scene: as returned by `scene`, S subjects.
+            points: (S, N, 3), in the canonical world.
+        Returns:
+            density (S, N) per world unit, not negative, and colours (S, N, 3), nominally in [-1, 1].
+        """
+
+
 def frozen_copy(renderer: Renderer, trained: Collection[Tensor]) -> Renderer:
     """The reference of a run: copies what is trained, shares every other parameter and every buffer.
 

@@ -18,7 +18,7 @@ FLOORS = [  # from the top; a module may import from its own floor and from thos
     {"recipe", "builtin", "testing"},
     {"runs", "showcase", "training"},
     {"methods"},
-    {"objectives", "tiny", "scorers", "plugins", "report"},
+    {"objectives", "tiny", "scorers", "plugins", "report", "export"},
     {"volume", "renderer", "scorer", "views", "evaluation"},
     {"cameras", "styles", "config", "schedule", "hookspecs", "draws", "errors", "files", "provenance"},
 ]

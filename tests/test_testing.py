@@ -17,7 +17,7 @@ from distill3d.schedule import Schedule
 from distill3d.scorer import Scorer
 from distill3d.scorers.gaussian import GaussianScorer
 from distill3d.testing import ContractError, check_renderer, check_scorer
-from distill3d.tiny.generator import WEIGHTS, load_tiny
+from distill3d.tiny.generator import WEIGHTS, TinyTriplane, load_tiny
 from distill3d.volume import pixel_rays
 
 PROMPTS = ("red", "blue")
@@ -254,6 +254,48 @@ def painted(**how):
         return replace(pictures, **changed)
 
     return changing(Changed, change=change)
+
+
+class BrokenField(TinyTriplane):
+    """The embedded generator, whose field is asked at points that are changed first, or whose density is changed."""
+
+    def change(self, points):
+        return points
+
+    def densities(self, density):
+        return density
+
+    def query(self, scene, points):
+        density, colours = super().query(scene, self.change(points))
+        return self.densities(density), colours
+
+
+def field(**changes):
+    """A loader of the embedded generator with a broken field."""
+
+    def load():
+        renderer = load_tiny()
+        renderer.__class__ = type("Changed", (BrokenField,), {k: staticmethod(v) for k, v in changes.items()})
+        return renderer
+
+    return load
+
+
+BROKEN_FIELDS = {
+    "points flipped": (field(change=lambda points: points * torch.tensor([1.0, -1.0, 1.0])), "query along the rays"),
+    "points in another unit": (field(change=lambda points: 2 * points), "query along the rays"),
+    "points moved": (field(change=lambda points: points + 0.1), "query along the rays"),
+    "fog": (field(densities=lambda density: density + 8), "query along the rays"),
+    "a raw density": (field(densities=lambda density: density - 1), "densities of at least 0"),
+    "densities with a channel": (field(densities=lambda density: density[..., None]), r"query\(\)\[0\]"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_FIELDS)
+def test_each_broken_field_is_caught(name):
+    load, said = BROKEN_FIELDS[name]
+    with pytest.raises(ContractError, match=said):
+        check_renderer(load())
 
 
 BROKEN_RENDERERS = {

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError
-from distill3d.renderer import AnySize, Render, Renderer, RunDefaults
+from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults
 from distill3d.testing.camera_checks import CAMERA_CHECKS
 from distill3d.testing.contract import (
+    NotApplicable,
     Report,
     expect,
     expect_finite,
@@ -20,6 +21,7 @@ from distill3d.testing.contract import (
 )
 from distill3d.testing.renderer_bench import RendererBench, put_back, training_only
 from distill3d.testing.weight_checks import WEIGHT_CHECKS
+from distill3d.volume import along, pixel_rays
 
 
 def check_renderer(renderer: Renderer, *, subjects: int = 2, tolerance: float | None = None) -> Report:
@@ -39,7 +41,7 @@ def check_renderer(renderer: Renderer, *, subjects: int = 2, tolerance: float | 
     expect(isinstance(renderer, Renderer), "The backbone", "a distill3d.renderer.Renderer", type(renderer).__name__)
     bench = RendererBench(renderer, subjects, tolerance)
     try:
-        able = (raw_comes_at_any_size,) if isinstance(renderer, AnySize) else ()
+        able = [check for kind, check in CAPABILITY_CHECKS.items() if isinstance(renderer, kind)]
         checks = (*FORM_CHECKS, *able, *WEIGHT_CHECKS, *PICTURE_CHECKS, *CAMERA_CHECKS)
         # Frozen, but where a check trains: torch chooses some kernels by requires_grad, and their last bits differ.
         with training_only(renderer, {}):
@@ -158,6 +160,31 @@ def raw_comes_at_any_size(bench: RendererBench) -> None:
     expect(error < 0.1, "render_raw() at half size", "about the picture shrunk", f"a mean difference of {error:.3f}")
 
 
+def field_is_what_render_sees(bench: RendererBench) -> None:
+    """A backbone with the capability `Field` is dense where its pictures have a surface, and empty before it."""
+    renderer, look = bench.renderer, bench.looks["front"]
+    assert isinstance(renderer, Field)  # asked for by check_renderer
+    if not bool(look.solid.any()):
+        raise NotApplicable("no pixel is opaque")
+    size = look.depth.shape[-1]
+    origins, directions = (x[0, 0] for x in pixel_rays(look.camera, size, size))
+    pixels = look.solid.flatten().nonzero()[:, 0]
+    reach = float(renderer.box_side) / 2
+    t = look.depth.flatten()[pixels, None] + torch.linspace(-reach, reach, 257).to(look.depth)  # (K, n)
+    points = along(origins[pixels], directions[pixels], t)
+    with torch.no_grad():
+        density, colours = renderer.query({k: v[:1] for k, v in bench.scene.items()}, points.flatten(0, 1)[None])
+    expect_shape("query()[0]", density, (1, t.numel()))
+    expect_shape("query()[1]", colours, (1, t.numel(), 3))
+    expect(bool((density >= 0).all()), "query()[0]", "densities of at least 0", f"{float(density.min()):.4g}")
+    optical = density[0].view_as(t).cumsum(1) * (2 * reach / 256)
+    inside = renderer.box_side / 20
+    before, after = (optical[:, int(128 + sign * inside / (2 * reach) * 256)] for sign in (-1, 1))
+    share = float(((before < 1) & (after > 1)).float().mean())
+    what = "The optical depth of query along the rays of opaque pixels"
+    expect(share > 0.75, what, "to pass 1 within a twentieth of the box of render's depth", f"that for {share:.0%}")
+
+
 def rendering_repeats(bench: RendererBench) -> None:
     """Equal draws, and no draws, give an equal picture."""
     exact = 0.0 if bench.codes.device.type == "cpu" else 1e-5  # a GPU may choose another kernel
@@ -205,6 +232,7 @@ def refuses_cameras_of_other_subjects(bench: RendererBench) -> None:
         expect(False, what, "distill3d.errors.ShapeError", got)
 
 
+CAPABILITY_CHECKS = {AnySize: raw_comes_at_any_size, Field: field_is_what_render_sees}
 FORM_CHECKS = (
     declares_itself,
     codes_follow_their_draws,

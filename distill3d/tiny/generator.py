@@ -20,7 +20,7 @@ from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError, UnknownNameError, WeightsError
 from distill3d.files import written_aside
-from distill3d.renderer import AnySize, Render, Renderer, RunDefaults, Scene, Stage
+from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults, Scene, Stage
 from distill3d.tiny.synthesis import Decoder, Mapping, SuperResolution, Synthesis
 from distill3d.volume import (
     XY_XZ_ZY,
@@ -66,7 +66,7 @@ class TinyArchitecture:
     raw_size: int = 64
 
 
-class TinyTriplane(Renderer, AnySize):
+class TinyTriplane(Renderer, AnySize, Field):
     """A small tri-plane generator of heads.
 
     Rays are sampled only where they cross the hull, a union of two ellipsoids around head and shoulders: the rest of
@@ -74,6 +74,7 @@ class TinyTriplane(Renderer, AnySize):
     """
 
     weights_licence = "Apache-2.0"
+    surface_density = 20.0  # half of the decoder's scale
     defaults = RunDefaults(
         scorer="tiny",
         steps=600,
@@ -94,6 +95,7 @@ class TinyTriplane(Renderer, AnySize):
         self.architecture = a = architecture or TinyArchitecture()
         self.code_shape = (a.code_size,)
         self.raw_size, self.image_size = a.raw_size, 2 * a.raw_size
+        self.box_side = a.box_side
         self.mapping = Mapping(a.code_size, a.style_size)
         self.synthesis = Synthesis(a.style_size, a.channels, a.plane_channels)
         self.decoder = Decoder(3 * a.plane_channels, a.decoder_hidden, a.features, a.density_scale)
@@ -163,7 +165,7 @@ class TinyTriplane(Renderer, AnySize):
         start, width = self._cells(planes)
         t = near + length * (start + width * (0.5 if jitter is None else jitter))  # (S, K, n)
         points = along(origins.gather(1, pick), directions.gather(1, pick), t)
-        density, values = self.query(planes, points.flatten(1, 2))
+        density, values = self.look_up(planes, points.flatten(1, 2))
         ray = composite_samples(
             t,
             length * width,
@@ -178,12 +180,19 @@ class TinyTriplane(Renderer, AnySize):
         behind[:3] = BACKGROUND
         return values + (1 - opacity) * behind, depth + (1 - opacity) * BACKGROUND_DEPTH, opacity
 
-    def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def look_up(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """The field at points (S, N, 3): density (S, N) per world unit and values (S, 3 + features, N)."""
         exact = planes.is_cuda and torch.are_deterministic_algorithms_enabled()
         lookup: Lookup = "deterministic" if exact else "fast"
         found = sample_planes(planes, points, XY_XZ_ZY, self.architecture.box_side, lookup=lookup)
         return self.decoder(found.flatten(1, 2))
+
+    def query(self, scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Field.query`; outside of the hull there is nothing, as rays are not sampled there."""
+        density, values = self.look_up(scene["planes"], points)
+        hull = torch.tensor(self.architecture.hull).to(points)
+        inside = (((points[..., None, :] - hull[:, :3]) / hull[:, 3:]).square().sum(-1) < 1).any(-1)
+        return density * inside, values[:, :3].transpose(1, 2)
 
     def _cells(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Start and width (samples,) of the pieces of a ray's part in the hull, as fractions of it."""

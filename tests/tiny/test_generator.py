@@ -98,7 +98,7 @@ def test_tracing_equals_a_plain_sum_over_all_samples(renderer):
     ray = int((near < far)[0].nonzero()[40])
     length = far[0, ray] - near[0, ray]
     t = near[0, ray] + length * (start + width / 2)
-    density, found = renderer.query(planes, (origins[0, ray] + t[:, None] * directions[0, ray])[None])
+    density, found = renderer.look_up(planes, (origins[0, ray] + t[:, None] * directions[0, ray])[None])
     expected = composite_samples(t, length * width, density[0], found[0].T)
     torch.testing.assert_close(opacity[0, 0, ray], expected.opacity[0])
     torch.testing.assert_close(values[0, :3, ray], expected.values[:3] + (1 - expected.opacity) * BACKGROUND)

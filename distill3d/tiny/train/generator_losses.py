@@ -129,7 +129,7 @@ def field_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, half:
         2,
     )  # (B, N, 3)
     points = origins[:, :, None] + directions[:, :, None] * t[..., None]
-    density, values = renderer.query(planes_of(renderer, photos.z[subjects], half), points.flatten(1, 2))
+    density, values = renderer.look_up(planes_of(renderer, photos.z[subjects], half), points.flatten(1, 2))
     density, colour = density.unflatten(1, t.shape[1:]) * 0.03, values[:, :3].unflatten(2, t.shape[1:])[..., 0]
     on = solid[..., 0].float()
     error = (colour.transpose(1, 2) - truth["rgb"]) / 2

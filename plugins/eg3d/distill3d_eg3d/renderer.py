@@ -15,12 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from distill3d.cameras import CameraPrior, Cameras, look_at, pinhole, to_label
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
-from distill3d.renderer import AnySize, Render, Renderer, RunDefaults, Scene, Stage
+from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults, Scene, Stage
 from distill3d.volume import even_quantiles, pixel_rays
 from distill3d_eg3d.architecture import Architecture
 from distill3d_eg3d.generator import Generator, RawPicture
 from distill3d_eg3d.networks import directly
-from distill3d_eg3d.volume import cropped, mean_depth, trace
+from distill3d_eg3d.volume import cropped, density_of, mean_depth, trace
+
+SURFACE = 9.0  # the official scripts' level, 10 before the activation softplus(x - 1)
 
 Background = Literal["learnt", "white", "none"]
 
@@ -43,7 +45,7 @@ class Look:
             raise ConfigError(f"background is learnt, white or none, got {self.background!r}.")
 
 
-class TriplaneRenderer(Renderer, AnySize):
+class TriplaneRenderer(Renderer, AnySize, Field):
     """Any EG3D or PanoHead checkpoint.
 
     Codes are ws, (num_ws, w_dim): what mapping and truncation made of z. The canonical world is the networks' own: they
@@ -70,6 +72,7 @@ class TriplaneRenderer(Renderer, AnySize):
         self.image_size, self.raw_size = architecture.image_size, architecture.neural_resolution
         self.weights_licence = licence
         self.defaults = run_defaults(architecture)
+        self.box_side, self.surface_density = architecture.box_side, SURFACE
 
     @property
     def architecture(self) -> Architecture:
@@ -172,6 +175,14 @@ class TriplaneRenderer(Renderer, AnySize):
         """(V, 3, image_size, image_size) of one subject."""
         low = self.look.low_memory and torch.is_grad_enabled()
         return self.generator.superresolution(given.raw, given.features, w, _twice if low else directly)
+
+    def query(self, scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Field.query`; cropped as the pictures are, colours without a background."""
+        g = self.generator
+        raw_density, values = cropped(g.field(scene["planes"]), self.architecture)(points)
+        features = values.transpose(1, 2)[..., None]  # (S, 32, N, 1): a picture one pixel wide
+        given = g.raw_picture(features, torch.ones_like(features[:, :1]), scene["ws"])
+        return density_of(raw_density), given.raw[..., 0].transpose(1, 2)
 
     def trainable(self, group: str = "default") -> dict[str, nn.Parameter]:
         """ "default": synthesis and super-resolution without biases, as in the paper; "decoder"; "all" of these."""

@@ -117,7 +117,7 @@ def _decoder(decoder, *, sigmoid):
         layer.bias.zero_()
     first.weight[0] = 0
     first.weight[0, DENSITY] = 60 / first.weight_gain
-    first.bias[0] = -22
+    first.bias[0] = -30 if sigmoid else -42  # EG3D's planes are doubled more often, which flattens bumps
     last.weight[0] = 0
     last.weight[0, 0] = 10 / last.weight_gain
     last.bias[0] = -8

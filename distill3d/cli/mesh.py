@@ -1,0 +1,34 @@
+"""`distill3d mesh`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def mesh(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    seed: Annotated[int, typer.Option(help="The subject.")] = 0,
+    resolution: Annotated[int, typer.Option(min=8, help="Points along each side of the box.")] = 128,
+    original: Annotated[bool, typer.Option(help="The subject as it was before the run.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    out: Annotated[Path, typer.Option(help="The file: .glb, .ply or .obj.")] = Path("head.glb"),
+) -> None:
+    """Write a subject of a stylised generator as a coloured mesh."""
+    from rich.progress import Progress
+
+    from distill3d.export import extract_mesh, save_mesh
+    from distill3d.runs import load_original_and_run
+
+    base, stylised = load_original_and_run(run, device)
+    renderer = base if original else stylised
+    with Progress() as bar:
+        task = bar.add_task("asking the field", total=resolution)
+        scene = renderer.scene(renderer.codes_of_seeds([seed]))
+        found = extract_mesh(
+            renderer, scene, resolution=resolution, progress=lambda done, total: bar.update(task, completed=done)
+        )
+    save_mesh(found, out)
+    typer.echo(f"Wrote {out}: {len(found.vertices)} vertices, {len(found.faces)} faces")
