@@ -143,10 +143,6 @@ def _architecture(
     size = int(init["img_resolution"])
     if size != UPSCALER_SIZES[upscaler]:
         raise ValueError(f"{upscaler} makes pictures of {UPSCALER_SIZES[upscaler]} pixels, not {size}")
-    plane_size = int(rendering.get("triplane_size", 256)) if panohead else 256
-    background = panohead and bool(rendering.get("use_background", False))
-    if background and plane_size < UPSCALERS[upscaler].input_size:
-        raise ValueError(f"a background of {UPSCALERS[upscaler].input_size} pixels behind planes of {plane_size}")
     near, far = (None if rendering[end] == "auto" else float(rendering[end]) for end in ("ray_start", "ray_end"))
     return Architecture(
         family="panohead" if panohead else "eg3d",
@@ -159,7 +155,7 @@ def _architecture(
         channel_base=int(init.get("channel_base", 32768)),
         channel_max=int(init.get("channel_max", 512)),
         conv_clamp=_number(init.get("conv_clamp", None)),
-        plane_size=plane_size,
+        plane_size=int(rendering.get("triplane_size", 256)) if panohead else 256,
         plane_depth=int(rendering.get("triplane_depth", 1)) if panohead else None,
         plane_axes=_axes(plane_axes, panohead),
         upscaler=upscaler,
@@ -169,7 +165,7 @@ def _architecture(
         decoder_lr_multiplier=float(rendering.get("decoder_lr_mul", 1)),
         decoder_activation=rendering.get("decoder_activation", "sigmoid") if panohead else "sigmoid",
         raw_head=panohead and bool(rendering.get("use_torgb_raw", False)),
-        background=background,
+        background=panohead and bool(rendering.get("use_background", False)),
         samples=int(rendering["depth_resolution"]),
         samples_importance=int(rendering["depth_resolution_importance"]),
         near=near,
