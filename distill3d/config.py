@@ -31,6 +31,7 @@ class DistillConfig:
     controlnets: Mapping[str, str] = field(default_factory=dict)  # control picture to folder or Hub id
     method: str = "ld"
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method, as `guidance_scale`
+    train: str | None = None  # which group of the backbone's weights; None: the method's own
     steps: int | None = None
     batch: int | None = None  # subjects in a step
     lr: float | None = None
@@ -53,6 +54,8 @@ class DistillConfig:
         for name in ("style", "backbone", "method", "device"):
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} must be a name, got {getattr(self, name)!r}.")
+        if self.train is not None and not isinstance(self.train, str):
+            raise ConfigError(f"train must be a name, got {self.train!r}.")
 
     def to_json(self) -> str:
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, sort_keys=True) + "\n"

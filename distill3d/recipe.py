@@ -27,6 +27,7 @@ from distill3d.runs import (
     VERSIONS,
     check_base,
     claim_folder,
+    fingerprint,
     new_folder,
     publish_weights,
     read_config,
@@ -50,6 +51,7 @@ class Recipe:
 
     config: DistillConfig  # with the backbone's defaults filled in
     style: Style
+    base: str  # fingerprint of the backbone as it was loaded
     renderer: Renderer
     scorer: Scorer
     method: Method
@@ -69,12 +71,17 @@ def prepare(config: DistillConfig) -> Recipe:
     find_style(config.style, known.styles)
     renderer: Renderer = load_renderer.load()(config.weights, config.device)
     config = with_defaults(config, renderer)
+    base = fingerprint(renderer)
+    if config.train is not None:
+        renderer.trainable(config.train)  # an unknown group is said before the scorer is loaded
     scorer = load_scorer(config)
     style = find_style(config.style, known.styles, scorer)
     assert config.steps is not None and config.batch is not None and config.lr is not None  # by with_defaults
     defaults = replace(renderer.defaults, steps=config.steps, batch=config.batch, lr=config.lr)
     method = build_method(config.method, build.load(), scorer, style, defaults, config.options)
-    return Recipe(config, style, renderer, scorer, method)
+    if config.train is not None:
+        method = replace(method, trains=config.train)
+    return Recipe(config, style, base, renderer, scorer, method)
 
 
 def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
@@ -185,7 +192,7 @@ def distill(config: DistillConfig, out: Path | None = None, *, watch: Watch | No
     write_text(folder / VERSIONS, json.dumps(versions(), indent=2) + "\n")
     licences = {"backbone": recipe.renderer.weights_licence, "scorer": recipe.scorer.weights_licence}
     write_text(folder / LICENCES, json.dumps(licences, indent=2) + "\n")
-    write_base(folder, recipe.renderer)
+    write_base(folder, recipe.base)
     with cpu_threads(recipe.renderer.defaults.threads):
         return _run(recipe, folder, watch or Watch())
 
@@ -201,7 +208,7 @@ def resume(folder: Path, *, device: str | None = None, watch: Watch | None = Non
     """
     config = read_config(folder)
     recipe = prepare(replace(config, device=device) if device else config)
-    check_base(folder, recipe.renderer)
+    check_base(folder, recipe.base)
     with cpu_threads(recipe.renderer.defaults.threads):
         return _run(recipe, folder, watch or Watch())
 

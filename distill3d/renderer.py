@@ -101,6 +101,8 @@ class Renderer(nn.Module, ABC):
     def trainable(self, group: str = "default") -> dict[str, nn.Parameter]:
         """The parameters that a run trains, by their names in `state_dict`.
 
+        A group may add parameters, as low-rank changes of a weight, that leave every picture as it was bit for bit.
+
         Raises:
             UnknownNameError: if there is no such group.
         """

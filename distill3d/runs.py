@@ -103,8 +103,10 @@ def load_original_and_run(folder: Path | str, device: str | None = None) -> tupl
     load = registry().find("backbone", config.backbone).load()
     path = trained_weights(folder)
     original = load(config.weights, device or config.device).requires_grad_(False)
-    check_base(folder, original)
+    check_base(folder, fingerprint(original))
     stylised = copy.deepcopy(original)
+    if config.train is not None:
+        stylised.trainable(config.train)  # a group may add parameters of its own
     parameters, saved = dict(stylised.named_parameters()), load_tensors(path).keys()
     strange = sorted(saved - parameters.keys())
     if strange:
@@ -146,13 +148,13 @@ def fingerprint(renderer: Renderer) -> str:
     return digest.hexdigest()
 
 
-def write_base(folder: Path, original: Renderer) -> None:
-    """Note which backbone the run starts from."""
-    write_text(folder / BASE, json.dumps({"backbone_sha256": fingerprint(original)}, indent=2) + "\n")
+def write_base(folder: Path, base: str) -> None:
+    """Note the fingerprint of the backbone that the run starts from."""
+    write_text(folder / BASE, json.dumps({"backbone_sha256": base}, indent=2) + "\n")
 
 
-def check_base(folder: Path, original: Renderer) -> None:
-    """Refuse a backbone whose weights are not those that the run started from.
+def check_base(folder: Path, base: str) -> None:
+    """Refuse a backbone whose fingerprint is not that of the one that the run started from.
 
     Raises:
         WeightsError: if they are not.
@@ -164,7 +166,7 @@ def check_base(folder: Path, original: Renderer) -> None:
         noted = json.loads(path.read_text(encoding="utf-8"))["backbone_sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is damaged: it does not say which backbone the run started from.") from error
-    if noted != fingerprint(original):
+    if noted != base:
         raise WeightsError(
             f"The run in {folder} started from other weights of its backbone than those that are installed or given. "
             f"{VERSIONS} says which distill3d made it."

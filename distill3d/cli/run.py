@@ -37,6 +37,9 @@ def run(
         list[str] | None,
         typer.Option("--set", help="A setting of the method: guidance_scale=5, mirror=false, grid=off; repeatable."),
     ] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Group of the backbone's weights, as decoder. (default: the method's)")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1; may change on --resume.")] = DEFAULTS.device,
 ) -> None:
     """Distil a style into a 3D generator."""
@@ -65,6 +68,7 @@ def run(
                 scorer=scorer,
                 scorer_weights=scorer_weights,
                 controlnets=_pairs(controlnet, "--controlnet"),
+                train=train,
                 options={name: _value(text) for name, text in _pairs(option, "--set").items()},
                 device=device,
             )

@@ -11,7 +11,7 @@ from distill3d.cli.evaluate import cache_folder
 from distill3d.config import DistillConfig
 from distill3d.files import sha256
 from distill3d.plugins import Offer, registry
-from distill3d.runs import write_base
+from distill3d.runs import fingerprint, write_base
 from distill3d.tiny.evaluation import Evaluation, truth
 from distill3d.tiny.generator import load_tiny
 from tests.tiny.fakes import FakePanel, painted_heads
@@ -38,7 +38,7 @@ def finished_run(folder, style="zombie", redder=0.0):
     config = DistillConfig(style=style, scorer="tiny", steps=1, batch=1, lr=1e-3, save_every=1)
     (folder / "config.json").write_text(config.to_json())
     original = load_tiny()
-    write_base(folder, original)
+    write_base(folder, fingerprint(original))
     trained = {name: p.detach().clone() for name, p in original.trainable().items()}
     trained["decoder.second.bias"] += redder * torch.eye(len(trained["decoder.second.bias"]))[1]
     save_file(trained, folder / "weights.safetensors")

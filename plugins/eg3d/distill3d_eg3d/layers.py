@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,27 @@ class FullyConnected(nn.Module):
         return leaky(x) if self.activated else x
 
 
+class LowRank(nn.Module):
+    """A change of a weight that has few numbers, nothing at first. Hu et al., ICLR 2022, arXiv:2106.09685.
+
+    Args:
+        shape: of the weight.
+        rank: of the change, as a matrix of outputs by everything else.
+        name: decides the first numbers of `down`.
+    """
+
+    def __init__(self, shape: torch.Size, rank: int, name: str, like: Tensor):
+        super().__init__()
+        self.shape = shape
+        draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        width = shape[1:].numel()
+        self.down = nn.Parameter((torch.randn(rank, width, generator=draw) / math.sqrt(width)).to(like))
+        self.up = nn.Parameter(torch.zeros(shape[0], rank).to(like))
+
+    def forward(self) -> Tensor:
+        return (self.up @ self.down).view(self.shape)
+
+
 class SynthesisLayer(nn.Module):
     """A modulated 3x3 convolution with noise, bias and activation.
 
@@ -69,10 +91,12 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(size, size))
         self.register_buffer("resample_filter", FIR.clone())
         self.convolution, self.up, self.clamp = convolution, up, clamp
+        self.low_rank: LowRank | None = None
 
     def forward(self, x: Tensor, w: Tensor, noise: str = "const") -> Tensor:
         """(N, inputs, h, w) and w (N or 1, w_dim) to (N, outputs, size, size); `noise` is "const" or "none"."""
-        kernel = Kernel(self.weight, self.bias, self.resample_filter, self.up, self.clamp)
+        weight = self.weight if self.low_rank is None else self.weight + self.low_rank()
+        kernel = Kernel(weight, self.bias, self.resample_filter, self.up, self.clamp)
         added = self.noise_const * self.noise_strength if noise == "const" else None
         return self.convolution.layer(x, self.affine(w), kernel, added)
 

@@ -19,10 +19,13 @@ from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults, Sc
 from distill3d.volume import even_quantiles, pixel_rays
 from distill3d_eg3d.architecture import Architecture
 from distill3d_eg3d.generator import Generator, RawPicture
+from distill3d_eg3d.layers import LowRank, SynthesisLayer
 from distill3d_eg3d.networks import directly
 from distill3d_eg3d.volume import cropped, density_of, mean_depth, trace
 
 SURFACE = 9.0  # the official scripts' level, 10 before the activation softplus(x - 1)
+
+RANK = 8  # of low-rank changes
 
 Background = Literal["learnt", "white", "none"]
 
@@ -185,17 +188,28 @@ class TriplaneRenderer(Renderer, AnySize, Field):
         return density_of(raw_density), given.raw[..., 0].transpose(1, 2)
 
     def trainable(self, group: str = "default") -> dict[str, nn.Parameter]:
-        """ "default": synthesis and super-resolution without biases, as in the paper; "decoder"; "all" of these."""
+        """ "default": synthesis and super-resolution without biases, as in the paper; "decoder"; "all" of these.
+
+        "low-rank": changes of rank 8 of their 3x3 convolutions, added when they are first asked for.
+        """
         networks = ("backbone.synthesis.", "superresolution.")
         groups: dict[str, Callable[[str], bool]] = {
-            "default": lambda name: name.startswith(networks) and "bias" not in name,
+            "default": lambda name: name.startswith(networks) and not ("bias" in name or ".low_rank." in name),
             "decoder": lambda name: name.startswith("decoder."),
             "all": lambda name: name.startswith((*networks, "decoder.", "torgb.", "bcg_synthesis.")),
+            "low-rank": lambda name: ".low_rank." in name,
         }
         if group not in groups:
             raise UnknownNameError("training group", group, groups)
+        if group == "low-rank":
+            self._add_low_rank(networks)
         own = {name: p for name, p in self.generator.named_parameters() if groups[group](name) and self._is_read(name)}
         return {f"generator.{name}": p for name, p in own.items()}
+
+    def _add_low_rank(self, networks: tuple[str, ...]) -> None:
+        for name, layer in self.generator.named_modules():
+            if isinstance(layer, SynthesisLayer) and name.startswith(networks) and layer.low_rank is None:
+                layer.low_rank = LowRank(layer.weight.shape, RANK, name, layer.weight)
 
     def _is_read(self, name: str) -> bool:
         """Whether a parameter has any part in a picture: where noise is off, its strength has none."""

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from heads import architecture, blob
+from heads import architecture, blob, write_pickle
 
 from distill3d.cameras import Cameras, focal_from_fov, from_label, look_at, orbit, pinhole, to_label
+from distill3d.config import DistillConfig
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
 from distill3d.export import extract_mesh
+from distill3d.recipe import distill
+from distill3d.runs import load_original_and_run
 from distill3d.testing import check_renderer
 from distill3d.volume import pixel_rays
 from distill3d_eg3d.generator import truncated
@@ -238,3 +241,57 @@ def test_panohead_has_nothing_in_its_crop():
     points = torch.tensor([[[0.45, 0.0, 0.0], [0.0, 0.0, -0.45], [0.0, 0.45, 0.0]]])
     renderer.generator.decoder.net[2].bias[0] = 20  # dense everywhere
     assert (renderer.query(scene, points)[0] > 1).tolist() == [[False, False, True]]
+
+
+def test_low_rank_changes_are_nothing_at_first_and_few(monkeypatch):
+    renderer = blob()
+    codes, seen = renderer.codes_of_seeds([0]), cameras(10.0)
+    official = set(renderer.generator.state_dict())
+    before = renderer.render(renderer.scene(codes), seen).image
+    trained = renderer.trainable("low-rank")
+    assert torch.equal(renderer.render(renderer.scene(codes), seen).image, before)
+    assert trained.keys() == renderer.trainable("low-rank").keys()  # added once
+    assert all(torch.equal(p, q) for p, q in zip(trained.values(), blob().trainable("low-rank").values()))
+    assert set(renderer.generator.state_dict()) - official == {n.removeprefix("generator.") for n in trained}
+    assert not any("low_rank" in name for name in renderer.trainable("default"))
+    full = sum(
+        p.numel() for n, p in renderer.trainable("default").items() if n.endswith(("conv0.weight", "conv1.weight"))
+    )
+    assert sum(p.numel() for p in trained.values()) < 0.6 * full  # small layers: of 512 channels it is 2 %
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    changed = torch.autograd.grad(
+        renderer.render(renderer.scene(codes), seen).image.square().sum(), list(trained.values())
+    )
+    assert all(g.abs().max() > 0 for n, g in zip(trained, changed) if n.endswith("up"))
+    with torch.no_grad():
+        for parameter, gradient in zip(trained.values(), changed):
+            parameter -= 1e-3 * gradient.sign()
+    assert (renderer.render(renderer.scene(codes), seen).image - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("group", ["low-rank", "decoder"])
+def test_a_run_trains_its_group_alone_and_comes_back_with_it(group, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL3D_CACHE", str(tmp_path / "cache"))
+    write_pickle(blob(neural_resolution=16, samples=6), tmp_path / "blob.pkl")
+    config = DistillConfig(
+        style="zombie", backbone="eg3d", weights=str(tmp_path / "blob.pkl"), scorer="tiny", steps=2, train=group
+    )
+    folder = distill(config, tmp_path / "run")
+    original, stylised = load_original_and_run(folder)
+    before, after = original.state_dict(), stylised.state_dict()
+    differ = {n for n in after if n not in before or not torch.equal(after[n], before[n])}
+    word = {"low-rank": ".low_rank.", "decoder": "decoder."}[group]
+    assert differ and all(word in name for name in differ)
+    codes = original.codes_of_seeds([0])
+    assert not torch.equal(*(r.render(r.scene(codes), cameras(0.0)).image for r in (original, stylised)))
+
+
+def test_an_unknown_group_is_said_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL3D_CACHE", str(tmp_path / "cache"))
+    write_pickle(blob(), tmp_path / "blob.pkl")
+    config = DistillConfig(
+        style="zombie", backbone="eg3d", weights=str(tmp_path / "blob.pkl"), scorer="tiny", train="decoders"
+    )
+    with pytest.raises(UnknownNameError, match="Did you mean 'decoder'"):
+        distill(config, tmp_path / "run")
