@@ -26,7 +26,7 @@ def observe(case: Case) -> Observed:
     found = _codes(case.generator, case.notes, inputs)
     run = Pass(case.generator, case.notes["call"]["noise_mode"], inputs)
     with torch.no_grad():
-        found |= run.observed(found["ws"])
+        found |= run.observed(found["ws"], case.tensors)
         found |= _planes(run.planes, run.blocks, int(case.notes["plane_stride"]))
         found |= _field(case.generator, run.planes, inputs, case.tensors)
         if case.generator.architecture.background:
@@ -105,20 +105,19 @@ class Pass:
         self.upscaled.append((inputs[1], *result))
         return result
 
-    def observed(self, ws: Tensor) -> Observed:
-        """Outputs and what lies between."""
+    def observed(self, ws: Tensor, wanted: Mapping[str, Tensor]) -> Observed:
+        """Outputs and what lies between; `wanted` says how sparsely."""
         outputs = self.pictures(ws)
         (picture, x0, picture0), _ = self.upscaled
-        found = {**outputs, **_rays(self), "sr_rgb_in": outputs["image_raw"]}
-        found |= _summary("sr_x_in", self.given.features, 4)
-        found |= _summary("sr_b0_x", x0, 64 if x0.shape[-1] > 128 else 16)
-        found |= _summary("sr_b0_img", picture0, 16)
+        found = {**outputs, **_rays(self, wanted), "sr_rgb_in": outputs["image_raw"]}
+        for name, x in (("sr_x_in", self.given.features), ("sr_b0_x", x0), ("sr_b0_img", picture0)):
+            found |= _summary(name, x, wanted)
         found |= _final(outputs["image"])
         if _pollutes(self.generator, picture):
             # As released: the first block adds its picture to the raw render in place.
             found["image_raw"] = picture0
         if self.generator.architecture.background:
-            found |= _summary("bcg", self.generator.flat_background(ws), 16)
+            found |= _summary("bcg", self.generator.flat_background(ws), wanted)
         return found
 
     def without_background(self, ws: Tensor) -> Observed:
@@ -135,14 +134,13 @@ def _pollutes(generator: Generator, picture: Tensor) -> bool:
     return not generator.superresolution.block0.up and picture.shape[-1] == generator.architecture.neural_resolution
 
 
-def _rays(run: Pass) -> Observed:
+def _rays(run: Pass, wanted: Mapping[str, Tensor]) -> Observed:
+    """Along the rays; only every so many where the reference data has fewer than all."""
     every = run.origins.shape[1]
     step = max(1, every // 64)
     ray, (even, weights, second) = run.traced, run.traced.passes
     sigmoid = run.generator.architecture.family == "eg3d"  # EG3D's marcher scales to [-1, 1], PanoHead's does not
-    return {
-        "ray_origins_sub": run.origins[:, ::step],
-        "ray_directions_sub": run.directions[:, ::step],
+    found = {
         "depths_coarse": even[..., None],
         "depths_fine": second[..., None],
         "w_coarse": weights[..., None],
@@ -150,6 +148,9 @@ def _rays(run: Pass) -> Observed:
         "render_depth": mean_depth(ray.depth, ray.opacity, ray.nearest.min(), ray.farthest.max()),
         "render_wsum": ray.opacity,
     }
+    sparse = {name for name in found if name in wanted and wanted[name].shape[1] < every}
+    found = {name: x[:, ::step] if name in sparse else x for name, x in found.items()}
+    return {**found, "ray_origins_sub": run.origins[:, ::step], "ray_directions_sub": run.directions[:, ::step]}
 
 
 def _field(
@@ -213,8 +214,13 @@ def _projected(case: Case, outputs: Observed, names: Sequence[str]) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def _summary(name: str, x: Tensor, stride: int) -> Observed:
-    return {f"{name}_stats": _stats(x), f"{name}_stride": x[..., stride // 2 :: stride, stride // 2 :: stride]}
+def _summary(name: str, x: Tensor, wanted: Mapping[str, Tensor]) -> Observed:
+    """Statistics of each channel, and the pixels in the middles of as many squares as the reference data has."""
+    found = {f"{name}_stats": _stats(x)}
+    if (some := wanted.get(f"{name}_stride")) is not None:
+        stride = max(1, x.shape[-1] // some.shape[-1])
+        found[f"{name}_stride"] = x[..., stride // 2 :: stride, stride // 2 :: stride]
+    return found
 
 
 def _final(image: Tensor) -> Observed:
