@@ -26,6 +26,7 @@ class DistillConfig:
     style: str  # a name of the catalogue, or a prompt
     backbone: str = "tiny"
     weights: str | None = None  # of the backbone
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)  # its settings, as `psi`
     scorer: str | None = None
     scorer_weights: str | None = None
     controlnets: Mapping[str, str] = field(default_factory=dict)  # control picture to folder or Hub id
@@ -79,8 +80,9 @@ class DistillConfig:
         if unknown:
             raise ConfigError(f"config.json has settings that this distill3d does not know: {', '.join(unknown)}.")
         try:
-            options = values.get("options", {}).items()
-            values["options"] = {k: tuple(v) if isinstance(v, list) else v for k, v in options}  # JSON has no tuples
+            for name in ("options", "backbone_options"):
+                options = values.get(name, {}).items()
+                values[name] = {k: tuple(v) if isinstance(v, list) else v for k, v in options}  # JSON has no tuples
             return cls(**values)
         except (AttributeError, TypeError) as error:
             raise damaged from error

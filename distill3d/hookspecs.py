@@ -30,7 +30,11 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def register_renderers(register: Callable[[str, str], None]) -> None:
-    """Offer backbones: `load(weights: str | None = None, device: str = "cpu") -> Renderer`."""
+    """Offer backbones: `load(weights: str | None = None, device: str = "cpu", **settings) -> Renderer`.
+
+    The first line of `load`'s docstring is what `distill3d backbones` says of it; keyword-only parameters are settings
+    that `--backbone-set` takes. One called `subjects` takes the paths of `--subjects`.
+    """
 
 
 @hookspec

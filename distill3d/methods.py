@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from distill3d.errors import ConfigError
 from distill3d.objectives.bridge import Bridge
 from distill3d.objectives.denoising import Denoising, pick
 from distill3d.objectives.guidance import guidance_table
@@ -17,6 +14,7 @@ from distill3d.objectives.rank import default_rank_weights
 from distill3d.objectives.score import CSDLoss, LDLoss, ScoreDistillation, SDSLoss, variant
 from distill3d.objectives.term import Term, Weighted
 from distill3d.objectives.terms import RelativeDistance, ScoreTerm, Tweedie
+from distill3d.options import checked_options
 from distill3d.renderer import RunDefaults, Stage
 from distill3d.scorer import Scorer
 from distill3d.styles import Style
@@ -39,8 +37,6 @@ class Method:
     final_lr: float = 1.0  # share of the learning rate that is left at the last step (cosine)
     replay: int | None = None  # steps after which all draws repeat: subjects, cameras, noise; None never repeats
 
-
-BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 MethodFactory = Callable[..., Method]  # (scorer, style, defaults, **options)
 
@@ -228,12 +224,6 @@ def csd(
     return Method(score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid))
 
 
-def option_names(factory: MethodFactory) -> list[str]:
-    """The settings that a method can be given."""
-    parameters = inspect.signature(factory).parameters.values()
-    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-
-
 def build_method(
     name: str, factory: MethodFactory, scorer: Scorer, style: Style, defaults: RunDefaults, options: Mapping[str, Any]
 ) -> Method:
@@ -242,44 +232,4 @@ def build_method(
     Raises:
         ConfigError: for an option that this method does not have, or a value that it cannot be.
     """
-    return factory(scorer, style, defaults, **checked_options(name, factory, options))
-
-
-def checked_options(name: str, factory: MethodFactory, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in the types that the factory's annotations ask for.
-
-    Raises:
-        ConfigError: naming the options that there are, or the values that one can have.
-    """
-    known = option_names(factory)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"Method {name!r} has no setting called {', '.join(map(repr, unknown))}. It has: {', '.join(known)}."
-        )
-    hints = get_type_hints(factory)
-    return {option: _as_type(option, value, hints.get(option, Any)) for option, value in options.items()}
-
-
-def _as_type(option: str, value: Any, hint: Any) -> Any:
-    """`value` as a bool, a number, a pair of numbers or one of some words."""
-    hint = next((part for part in get_args(hint) if NoneType in get_args(hint) and part is not NoneType), hint)
-    given, number = value, isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is bool:
-        word = BOOLEANS.get(str(value).lower())
-        good, wanted, value = word is not None, "true or false", word
-    elif hint is int:
-        good, wanted = number and float(value).is_integer() and value > 0, "a whole number from 1"
-    elif hint is float:
-        good, wanted = number, "a number"
-    elif get_origin(hint) is Literal:
-        good, wanted = value in get_args(hint), "one of " + ", ".join(map(str, get_args(hint)))
-    elif get_origin(hint) is tuple:
-        good = isinstance(value, tuple | list) and len(value) == len(get_args(hint))
-        good, wanted = good and all(isinstance(v, int | float) for v in value), "two numbers like 0.02,0.5"
-        value = tuple(value) if good else value
-    else:
-        good, wanted = True, ""
-    if not good:
-        raise ConfigError(f"{option} must be {wanted}, got {given!r}.")
-    return value
+    return factory(scorer, style, defaults, **checked_options("Method", name, factory, options))

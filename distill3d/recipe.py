@@ -28,6 +28,7 @@ from distill3d.runs import (
     check_base,
     claim_folder,
     fingerprint,
+    load_backbone,
     new_folder,
     publish_weights,
     read_config,
@@ -65,11 +66,12 @@ def prepare(config: DistillConfig) -> Recipe:
     """
     check_device(config.device)
     known = registry()
-    load_renderer, build = known.find("backbone", config.backbone), known.find("method", config.method)
+    known.find("backbone", config.backbone)
+    build = known.find("method", config.method)
     if config.scorer is not None:
         known.find("scorer", config.scorer)
     find_style(config.style, known.styles)
-    renderer: Renderer = load_renderer.load()(config.weights, config.device)
+    renderer = load_backbone(config)
     config = with_defaults(config, renderer)
     base = fingerprint(renderer)
     if config.train is not None:

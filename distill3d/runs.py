@@ -16,6 +16,7 @@ import torch
 from distill3d.config import DistillConfig
 from distill3d.errors import RunError, WeightsError
 from distill3d.files import sha256, storing, write_text, written_aside
+from distill3d.options import checked_options
 from distill3d.plugins import registry
 from distill3d.provenance import source_commit
 from distill3d.renderer import Renderer
@@ -87,6 +88,17 @@ def read_config(folder: Path) -> DistillConfig:
     return DistillConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
 
 
+def load_backbone(config: DistillConfig, device: str | None = None) -> Renderer:
+    """The config's backbone as it was published; `device` takes the place of the config's own.
+
+    Raises:
+        UnknownNameError, ConfigError, WeightsError: what is wrong, and what to do.
+    """
+    load = registry().find("backbone", config.backbone).load()
+    options = checked_options("Backbone", config.backbone, load, config.backbone_options)
+    return load(config.weights, device or config.device, **options)
+
+
 def load_run(folder: Path | str, device: str | None = None) -> Renderer:
     """The stylised renderer of a run folder: its backbone with the trained tensors in place.
 
@@ -100,9 +112,8 @@ def load_original_and_run(folder: Path | str, device: str | None = None) -> tupl
     """The backbone as it was, and as the run left it; `device` takes the place of the run's own."""
     folder = Path(folder)
     config = read_config(folder)
-    load = registry().find("backbone", config.backbone).load()
     path = trained_weights(folder)
-    original = load(config.weights, device or config.device).requires_grad_(False)
+    original = load_backbone(config, device).requires_grad_(False)
     check_base(folder, fingerprint(original))
     stylised = copy.deepcopy(original)
     if config.train is not None:

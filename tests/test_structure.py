@@ -20,7 +20,7 @@ FLOORS = [  # from the top; a module may import from its own floor and from thos
     {"methods"},
     {"objectives", "tiny", "scorers", "plugins", "report", "export"},
     {"volume", "renderer", "scorer", "views", "evaluation"},
-    {"cameras", "styles", "config", "schedule", "hookspecs", "draws", "errors", "files", "provenance"},
+    {"cameras", "styles", "config", "options", "schedule", "hookspecs", "draws", "errors", "files", "provenance"},
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for name in floor}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

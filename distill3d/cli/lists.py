@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from distill3d.errors import ConfigError
+from distill3d.options import option_names
 from distill3d.plugins import registry
 
 
@@ -22,8 +23,8 @@ def styles() -> None:
 
 
 def backbones() -> None:
-    """List the 3D generators that are installed."""
-    _list("backbone")
+    """List the 3D generators that are installed, with the settings that --backbone-set takes."""
+    _list_with_settings("backbone")
 
 
 def scorers() -> None:
@@ -33,16 +34,7 @@ def scorers() -> None:
 
 def methods() -> None:
     """List the methods, with the settings that --set takes."""
-    from distill3d.methods import option_names  # torch: only here
-
-    for name in registry().names("method"):
-        try:
-            factory = registry().find("method", name).load()
-        except ConfigError as error:
-            typer.secho(f"{name:12} broken: {error}", fg=typer.colors.RED)
-            continue
-        summary = ((factory.__doc__ or "").strip().splitlines() or [""])[0]
-        typer.echo(f"{name:12} {summary}\n{'':12} settings: {', '.join(option_names(factory))}")
+    _list_with_settings("method")
 
 
 def plugins() -> None:
@@ -51,6 +43,18 @@ def plugins() -> None:
         typer.echo(f"{plugin.name:12} {plugin.package}: {', '.join(plugin.offers) or 'nothing'}")
         if plugin.broken:
             typer.secho(f"{'':12} broken: {plugin.broken}", fg=typer.colors.RED)
+
+
+def _list_with_settings(kind: str) -> None:
+    for name in registry().names(kind):
+        try:
+            make = registry().find(kind, name).load()
+        except ConfigError as error:
+            typer.secho(f"{name:12} broken: {error}", fg=typer.colors.RED)
+            continue
+        summary = ((make.__doc__ or "").strip().splitlines() or [""])[0]
+        settings = ", ".join(option_names(make))
+        typer.echo(f"{name:12} {summary}" + (f"\n{'':12} settings: {settings}" if settings else ""))
 
 
 def _list(kind: str) -> None:

@@ -30,6 +30,13 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/STYLE-BACKBONE)")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     weights: Annotated[str | None, typer.Option(help="Checkpoint of the backbone.")] = None,
+    backbone_option: Annotated[
+        list[str] | None,
+        typer.Option("--backbone-set", help="A setting of the backbone: psi=0.7, low_memory=true; repeatable."),
+    ] = None,
+    subjects: Annotated[
+        list[str] | None, typer.Option(help="File or folder of subjects, where the backbone reads them; repeatable.")
+    ] = None,
     scorer: Annotated[str | None, typer.Option(help="A name from `distill3d scorers`.")] = None,
     scorer_weights: Annotated[str | None, typer.Option(help="Folder or Hub id of the diffusion model.")] = None,
     controlnet: Annotated[list[str] | None, typer.Option(help="depth=FOLDER or canny=HUB_ID; may be repeated.")] = None,
@@ -65,6 +72,7 @@ def run(
                 seed=seed,
                 save_every=save_every,
                 weights=weights,
+                backbone_options=_backbone_options(backbone_option, subjects),
                 scorer=scorer,
                 scorer_weights=scorer_weights,
                 controlnets=_pairs(controlnet, "--controlnet"),
@@ -88,6 +96,12 @@ def _say_where(folder: Path) -> None:
         typer.echo(f"Everything: {folder / 'report.html'}")
     else:
         typer.echo(f"Stopped and saved. Continue with: distill3d run --resume {folder}")
+
+
+def _backbone_options(pairs: list[str] | None, subjects: list[str] | None) -> dict[str, Any]:
+    """What --backbone-set and --subjects say; paths that hold in any folder."""
+    options = {name: _value(text) for name, text in _pairs(pairs, "--backbone-set").items()}
+    return {**options, "subjects": tuple(str(Path(p).resolve()) for p in subjects)} if subjects else options
 
 
 def _pairs(texts: list[str] | None, flag: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,23 +13,47 @@ from distill3d.files import sha256
 from distill3d_eg3d.architecture import Family
 from distill3d_eg3d.checkpoint import Checkpoint, convert, load
 from distill3d_eg3d.known import CHECKPOINTS, DEFAULTS, cache_folder, find, how_to_get
-from distill3d_eg3d.renderer import Look, TriplaneRenderer
+from distill3d_eg3d.renderer import Background, Look, Noise, Precision, TriplaneRenderer
+from distill3d_eg3d.subjects import read_subjects
 
 STATE_DICTS = (".pth", ".pt")
 
 
-def load_eg3d(weights: str | None = None, device: str = "cpu") -> TriplaneRenderer:
-    """An EG3D generator; see `load_generator`."""
-    return load_generator(weights, device, family="eg3d")
+def _loader(family: Family, summary: str) -> Callable[..., TriplaneRenderer]:
+    """The function that the plugin offers; its keyword-only parameters are what --backbone-set takes."""
+
+    def load_family(
+        weights: str | None = None,
+        device: str = "cpu",
+        *,
+        psi: float = Look.psi,
+        cutoff: int | None = Look.cutoff,
+        background: Background = Look.background,
+        noise: Noise = Look.noise,
+        precision: Precision = Look.precision,
+        low_memory: bool = Look.low_memory,
+        subjects: Sequence[str] = (),
+    ) -> TriplaneRenderer:
+        look = Look(
+            psi=psi, cutoff=cutoff, background=background, noise=noise, precision=precision, low_memory=low_memory
+        )
+        return load_generator(weights, device, family=family, look=look, subjects=subjects)
+
+    load_family.__doc__ = f"{summary}\n\nSee `load_generator` for weights and subjects, `Look` for the others."
+    return load_family
 
 
-def load_panohead(weights: str | None = None, device: str = "cpu") -> TriplaneRenderer:
-    """A PanoHead generator; see `load_generator`."""
-    return load_generator(weights, device, family="panohead")
+load_eg3d = _loader("eg3d", "EG3D, by default the FFHQ heads (Chan et al., CVPR 2022).")
+load_panohead = _loader("panohead", "PanoHead, full heads from all sides (An et al., CVPR 2023).")
 
 
 def load_generator(
-    weights: str | None, device: str = "cpu", *, family: Family, look: Look | None = None
+    weights: str | None,
+    device: str = "cpu",
+    *,
+    family: Family,
+    look: Look | None = None,
+    subjects: Sequence[str] = (),
 ) -> TriplaneRenderer:
     """A renderer with a checkpoint's weights, float32.
 
@@ -36,6 +61,7 @@ def load_generator(
         weights: a file that `distill3d eg3d convert` wrote, an official `.pkl` (converted once into the cache), a
             stylised `.pth` (a plain state dict, on the family's default checkpoint), or the name of a published
             checkpoint; None for the family's default.
+        subjects: `.npz` files of W+ codes, or folders of them; none for the generator's own.
     Raises:
         WeightsError: if it is missing, damaged, or of the other family, saying what to do.
     """
@@ -44,7 +70,8 @@ def load_generator(
         raise WeightsError(
             f"{weights} is a checkpoint of {found.architecture.family}; use --backbone {found.architecture.family}."
         )
-    renderer = TriplaneRenderer(found.architecture, look, licence=found.licence)
+    codes = read_subjects(subjects) if subjects else None
+    renderer = TriplaneRenderer(found.architecture, look, licence=found.licence, subjects=codes)
     fill(renderer, found.tensors, str(weights or DEFAULTS[family]))
     return renderer.to(device).eval()
 

@@ -226,14 +226,17 @@ class SuperResolution(nn.Module):
         raw: Tensor,
         features: Tensor,
         w: Tensor,
+        *,
         run: Callable[..., tuple[Tensor, Tensor]] = directly,
+        precision: torch.dtype | None = None,
     ) -> Tensor:
         """(N, 3, r, r), (N, 32, r, r) and w (N or 1, w_dim) to (N, 3, image_size, image_size).
 
         Args:
             run: computes a block; one that checkpoints it saves memory.
+            precision: of the features between convolutions; None for that of the input. Pictures keep theirs.
         """
-        x, picture = self._resized(features), self._resized(raw)
+        x, picture = self._resized(features).to(dtype=precision), self._resized(raw)
         ws = w[:, None].expand(-1, 3, -1)
         for block in (self.block0, self.block1):
             x, picture = run(block, x, picture, ws, self.noise)

@@ -93,7 +93,7 @@ class Pass:
         self.features, self.opacity = features, opacity
         background = g.resized_background(g.flat_background(ws), size) if g.architecture.background else None
         self.given = g.raw_picture(features, opacity, ws, background)
-        image = g.superresolution(self.given.raw, self.given.features, ws[:, -1], self._run)
+        image = g.superresolution(self.given.raw, self.given.features, ws[:, -1], run=self._run)
         found = {"image_raw": self.given.raw, "image_depth": depth, "image": image}
         if g.architecture.family == "panohead":
             found["image_mask"] = opacity * (1 + 2 * 0.001) - 0.001

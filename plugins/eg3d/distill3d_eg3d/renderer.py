@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ SURFACE = 9.0  # the official scripts' level, 10 before the activation softplus(
 RANK = 8  # of low-rank changes
 
 Background = Literal["learnt", "white", "none"]
+Noise = Literal["const", "none"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +39,17 @@ class Look:
     psi: float = 0.75  # truncation of w: 1 for none, 0 for the mean subject
     cutoff: int | None = 14  # rows of ws that are truncated; None for all
     background: Background = "learnt"  # "white" and "none" keep the volume alone; what EG3D learnt is part of it
-    noise: Literal["const", "none"] = "const"  # of the planes' synthesis
+    noise: Noise = "const"  # of the planes' synthesis
+    precision: Precision = "float32"  # of super-resolution's features; the official code has half on a GPU
     low_memory: bool = False  # with gradients: keep no ray and no block of super-resolution, compute them twice
     rays_at_once: int = 4096  # without gradients, and in low memory
 
     def __post_init__(self) -> None:
         if not 0 <= self.psi <= 1:
             raise ConfigError(f"Truncation psi lies in [0, 1], got {self.psi}.")
-        if self.background not in ("learnt", "white", "none"):
-            raise ConfigError(f"background is learnt, white or none, got {self.background!r}.")
+        for name, kind in (("background", Background), ("noise", Noise), ("precision", Precision)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(f"{name} is {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")
 
 
 class TriplaneRenderer(Renderer, AnySize, Field):
@@ -56,9 +60,13 @@ class TriplaneRenderer(Renderer, AnySize, Field):
     origin; that camera conditions the mapping, as in its own scripts.)
 
     Args:
+        look: how subjects are drawn and shown.
         licence: of the weights.
+        subjects: codes (n, num_ws, w_dim) that are drawn and counted instead of the generator's own.
         reference: compute by the published recipe literally; slower.
     """
+
+    subjects: Tensor | None
 
     def __init__(
         self,
@@ -66,12 +74,16 @@ class TriplaneRenderer(Renderer, AnySize, Field):
         look: Look | None = None,
         *,
         licence: str = "unknown",
+        subjects: Tensor | None = None,
         reference: bool = False,
     ):
         super().__init__()
         self.look = look or Look()
         self.generator = Generator(architecture, reference=reference)
         self.code_shape = (architecture.num_ws, architecture.w_dim)
+        if subjects is not None and subjects.shape[1:] != self.code_shape:
+            raise ShapeError(f"Subjects of this checkpoint are (n, {self.code_shape}), got {tuple(subjects.shape)}.")
+        self.register_buffer("subjects", subjects, persistent=False)
         self.image_size, self.raw_size = architecture.image_size, architecture.neural_resolution
         self.weights_licence = licence
         self.defaults = run_defaults(architecture)
@@ -83,10 +95,14 @@ class TriplaneRenderer(Renderer, AnySize, Field):
 
     def sample_codes(self, draws: Draws) -> Tensor:
         """(S, num_ws, w_dim)."""
+        if self.subjects is not None:
+            return self.subjects[draws.integers("subject", len(self.subjects)).to(self.subjects.device)]
         return self._codes(draws.normal("z", self.architecture.z_dim))
 
     def codes_of_seeds(self, seeds: Sequence[int]) -> Tensor:
-        """The subjects that EG3D's and PanoHead's scripts show for these seeds."""
+        """The subjects that EG3D's and PanoHead's scripts show for these seeds; given subjects, by number."""
+        if self.subjects is not None:
+            return self.subjects[[seed % len(self.subjects) for seed in seeds]]
         z = [np.random.RandomState(seed).randn(1, self.architecture.z_dim) for seed in seeds]
         return self._codes(torch.from_numpy(np.concatenate(z)).float())
 
@@ -177,7 +193,9 @@ class TriplaneRenderer(Renderer, AnySize, Field):
     def _upscaled(self, given: RawPicture, w: Tensor) -> Tensor:
         """(V, 3, image_size, image_size) of one subject."""
         low = self.look.low_memory and torch.is_grad_enabled()
-        return self.generator.superresolution(given.raw, given.features, w, _twice if low else directly)
+        precision = getattr(torch, self.look.precision)
+        network = self.generator.superresolution
+        return network(given.raw, given.features, w, run=_twice if low else directly, precision=precision)
 
     def query(self, scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `Field.query`; cropped as the pictures are, colours without a background."""
