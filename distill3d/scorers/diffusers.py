@@ -22,11 +22,10 @@ from distill3d.cameras import Cameras
 from distill3d.errors import ConfigError, WeightsError
 from distill3d.schedule import Schedule
 from distill3d.scorer import NO_CONTROLS, Scorer
+from distill3d.scorers.published import CONTROLNETS, MODEL, how_to_get
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_SOURCE = "SG161222/Realistic_Vision_V5.1_noVAE"
-DEFAULT_CONTROLNETS = {"canny": "lllyasviel/sd-controlnet-canny", "depth": "lllyasviel/sd-controlnet-depth"}
 KNOWN_WORDS = "known_words.json"  # beside a tokenizer whose text encoder was taught few words
 
 
@@ -253,9 +252,20 @@ def load_diffusers(
     weights: str | None = None, device: str = "cpu", controlnets: Mapping[str, str] | None = None
 ) -> DiffusersScorer:
     """`--scorer diffusers`: any folder or Hub id; without one, the model and ControlNets of the released script."""
-    if weights is None:
-        controlnets = controlnets or DEFAULT_CONTROLNETS
-    return DiffusersScorer.load(weights or DEFAULT_SOURCE, controlnets=controlnets, device=device)
+    if weights is not None:
+        return DiffusersScorer.load(weights, controlnets=controlnets, device=device)
+    places = controlnets or {name: net.repo for name, net in CONTROLNETS.items()}
+    try:
+        return DiffusersScorer.load(MODEL.repo, controlnets=places, device=device)
+    except WeightsError as error:
+        published = [MODEL, *([] if controlnets else CONTROLNETS.values())]
+        missing = how_to_get(published)
+        if not missing:
+            raise
+        raise WeightsError(
+            f"The default diffusion models are not all here, and could not be fetched. With a network:\n{missing}\n"
+            "Or give folders: --scorer-weights FOLDER --controlnet depth=FOLDER. The embedded one: --scorer tiny."
+        ) from error
 
 
 def load_tiny(weights: str | None = None, device: str = "cpu") -> DiffusersScorer:

@@ -9,9 +9,11 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
 import distill3d
+import distill3d.scorers.diffusers as diffusers_module
+import distill3d.scorers.published as published
 from distill3d.errors import ConfigError, WeightsError
 from distill3d.scorer import encode_at_unit_scale
-from distill3d.scorers.diffusers import DiffusersScorer, load_tiny
+from distill3d.scorers.diffusers import DiffusersScorer, load_diffusers, load_tiny
 from distill3d.testing import check_scorer
 
 EMBEDDED = Path(distill3d.__file__).parent / "tiny" / "weights" / "diffusion"
@@ -207,3 +209,30 @@ def test_a_pickled_model_is_refused(tmp_path):
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(WeightsError, match="unet"):
         DiffusersScorer.load(str(folder))
+
+
+@pytest.mark.parametrize("here", [(), ("unet", "depth"), ("unet", "depth", "canny")])
+def test_default_models_that_are_missing_are_named_with_size_licence_and_command(here, monkeypatch):
+    def fail(*given, **options):
+        raise WeightsError("no network")
+
+    def cached(repo, file):
+        return "a path" if any(word in f"{repo}/{file}" for word in here) else None
+
+    monkeypatch.setattr(diffusers_module.DiffusersScorer, "load", fail)
+    monkeypatch.setattr(published, "try_to_load_from_cache", cached)
+    with pytest.raises(WeightsError) as error:
+        load_diffusers()
+    said = str(error.value)
+    if len(here) == 3:
+        assert said == "no network"  # nothing is missing, so that is not what is wrong
+        return
+    for word, model in {"unet": published.MODEL, **published.CONTROLNETS}.items():
+        line = f"{model.repo} ({model.size}, licence {model.licence}): hf download {model.repo}"
+        assert (line in said) == (word not in here)
+    assert "--scorer tiny" in said
+
+
+def test_a_folder_that_is_given_is_not_told_of_the_default_models(tmp_path):
+    with pytest.raises(WeightsError, match="there is no folder"):
+        load_diffusers(str(tmp_path / "nothing"))

@@ -31,11 +31,18 @@ def _loader(family: Family, summary: str) -> Callable[..., TriplaneRenderer]:
         background: Background = Look.background,
         noise: Noise = Look.noise,
         precision: Precision = Look.precision,
+        compiled: bool = Look.compiled,
         low_memory: bool = Look.low_memory,
         subjects: Sequence[str] = (),
     ) -> TriplaneRenderer:
         look = Look(
-            psi=psi, cutoff=cutoff, background=background, noise=noise, precision=precision, low_memory=low_memory
+            psi=psi,
+            cutoff=cutoff,
+            background=background,
+            noise=noise,
+            precision=precision,
+            compiled=compiled,
+            low_memory=low_memory,
         )
         return load_generator(weights, device, family=family, look=look, subjects=subjects)
 

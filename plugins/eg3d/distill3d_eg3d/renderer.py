@@ -41,6 +41,7 @@ class Look:
     background: Background = "learnt"  # "white" and "none" keep the volume alone; what EG3D learnt is part of it
     noise: Noise = "const"  # of the planes' synthesis
     precision: Precision = "float32"  # of super-resolution's features; the official code has half on a GPU
+    compiled: bool = False  # super-resolution by torch.compile: pays on a GPU, not on the CPU (docs/eg3d.md)
     low_memory: bool = False  # with gradients: keep no ray and no block of super-resolution, compute them twice
     rays_at_once: int = 4096  # without gradients, and in low memory
 
@@ -86,6 +87,8 @@ class TriplaneRenderer(Renderer, AnySize, Field):
         self.register_buffer("subjects", subjects, persistent=False)
         self.image_size, self.raw_size = architecture.image_size, architecture.neural_resolution
         self.weights_licence = licence
+        if self.look.compiled:
+            self.generator.superresolution.compile()
         self.defaults = run_defaults(architecture)
         self.box_side, self.surface_density = architecture.box_side, SURFACE
 

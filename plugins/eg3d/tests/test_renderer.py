@@ -295,3 +295,16 @@ def test_an_unknown_group_is_said_before_anything_is_trained(tmp_path, monkeypat
     )
     with pytest.raises(UnknownNameError, match="Did you mean 'decoder'"):
         distill(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_compiled_super_resolution_is_the_same_with_its_gradients():
+    found = []
+    for look in (Look(), Look(compiled=True)):
+        renderer = blob(look=look, neural_resolution=16, samples=6)
+        weights = {n: p.requires_grad_(True) for n, p in renderer.trainable().items()}
+        scene = renderer.scene(renderer.codes_of_seeds([0]))
+        picture = renderer.render(scene, cameras(10.0)).image
+        found.append([picture, *torch.autograd.grad(picture.square().sum(), list(weights.values()))])
+    for one, same in zip(*found):
+        assert (one - same).norm() <= 1e-3 * one.norm()

@@ -130,6 +130,6 @@ def test_every_setting_is_listed_with_its_backbone():
     from distill3d.cli import app
 
     said = CliRunner().invoke(app, ["backbones"]).output
-    assert "settings: psi, cutoff, background, noise, precision, low_memory, subjects" in said
+    assert "settings: psi, cutoff, background, noise, precision, compiled, low_memory, subjects" in said
     assert "(Chan et al., CVPR 2022)" in said
     assert {"eg3d", "panohead", "tiny"} <= set(registry().names("backbone"))
