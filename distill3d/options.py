@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -42,6 +42,7 @@ def _as_type(option: str, value: Any, hint: Any) -> Any:
         good, wanted, value = word is not None, "true or false", word
     elif hint is int:
         good, wanted = number and float(value).is_integer() and value > 0, "a whole number from 1"
+        value = int(value) if good else value
     elif hint is float:
         good, wanted = number, "a number"
     elif get_origin(hint) is Literal:
@@ -50,6 +51,10 @@ def _as_type(option: str, value: Any, hint: Any) -> Any:
         good = isinstance(value, tuple | list) and len(value) == len(get_args(hint))
         good, wanted = good and all(isinstance(v, int | float) for v in value), "two numbers like 0.02,0.5"
         value = tuple(value) if good else value
+    elif get_origin(hint) is Sequence:
+        value = (value,) if isinstance(value, str) else value
+        good = isinstance(value, tuple | list) and all(isinstance(part, str) for part in value)
+        wanted = "paths"
     else:
         good, wanted = True, ""
     if not good:

@@ -10,7 +10,7 @@ import typer
 
 def mesh(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    seed: Annotated[int, typer.Option(help="The subject.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The subject.")] = 0,
     resolution: Annotated[int, typer.Option(min=8, help="Points along each side of the box.")] = 128,
     original: Annotated[bool, typer.Option(help="The subject as it was before the run.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,

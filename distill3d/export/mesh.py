@@ -56,6 +56,8 @@ def extract_mesh(
     if resolution < 8:
         raise ConfigError(f"A mesh needs at least 8 points along a side, got {resolution}.")
     level = renderer.surface_density if level is None else level
+    if not level > 0:
+        raise ConfigError(f"The level of a surface is a density above 0, got {level}.")
     density = _grid(renderer, scene, resolution, progress)
     if not level < density.max():
         raise ConfigError(

@@ -79,6 +79,34 @@ class Architecture:
     camera_pivot: tuple[float, float, float]
     camera_focal: float  # divided by image size
 
+    def __post_init__(self) -> None:
+        """Refuse what no network can be made of, or what would be taken as something else."""
+        for name, known in {
+            "family": ("eg3d", "panohead"),
+            "upscaler": tuple(UPSCALERS),
+            "decoder_activation": ("sigmoid", "lrelu", "none"),
+            "upscaler_noise": ("const", "none"),
+            "plane_size": tuple(4 << i for i in range(10)),
+            "w_dim": (512,),  # as super-resolution has it
+        }.items():
+            if getattr(self, name) not in known:
+                raise WeightsError(f"{name} of the checkpoint is {getattr(self, name)!r}; known are {known}.")
+        for name, least in {
+            "z_dim": 1,
+            "label_dim": 1,
+            "neural_resolution": 1,
+            "mapping_layers": 1,
+            "channel_max": 1,
+            "channel_base": 2 * self.plane_size,
+            "samples": 4,
+            "samples_importance": 0,
+        }.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise WeightsError(f"{name} of the checkpoint is {value!r}; it must be a whole number from {least}.")
+        if not self.box_side > 0:
+            raise WeightsError(f"The box of the checkpoint has a side of {self.box_side!r}.")
+
     @property
     def plane_channels(self) -> int:
         """Channels of the synthesis' picture, all planes and slices together."""
@@ -128,7 +156,7 @@ def architecture_of(
     """
     try:
         return _architecture(init, rendering, neural_resolution, plane_axes, panohead)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"The checkpoint does not describe an EG3D or PanoHead generator: {error!r}.") from error
 
 

@@ -40,8 +40,10 @@ def convert(source: Path, target: Path) -> Checkpoint:
         source: a `.pkl` of EG3D or PanoHead.
         target: the file to write, whole or not at all.
     Raises:
-        WeightsError: if the source is missing, damaged, or holds no such generator.
+        WeightsError: if the source is missing, damaged, or holds no such generator, or the target is no `.safetensors`.
     """
+    if target.suffix != ".safetensors":
+        raise WeightsError(f"A converted checkpoint is written as .safetensors, got {target.name!r}.")
     pickled = read_generator(source)
     architecture = architecture_of(
         pickled.init_kwargs,

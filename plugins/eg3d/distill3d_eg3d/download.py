@@ -55,13 +55,17 @@ def _continue(url: str, part: Path, progress: Progress) -> None:
             return _continue(url, part, progress)
         raise
     with response:
-        if here and response.status != 206:
+        begins = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+        if here and (response.status != 206 or begins != str(here)):
             here = 0  # the server sends the whole file
         length = response.headers.get("Content-Length")
         total = here + int(length) if length is not None else None
-        with storing(part), part.open("ab" if here else "wb") as file:
-            while block := response.read(BLOCK):
-                file.write(block)
+        with storing(part):
+            file = part.open("ab" if here else "wb")
+        with file:
+            while block := response.read(BLOCK):  # outside of `storing`: a broken line is no fault of the disk
+                with storing(part):
+                    file.write(block)
                 here += len(block)
                 progress(here, total)
     if total is not None and here < total:

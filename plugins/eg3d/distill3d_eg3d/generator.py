@@ -99,14 +99,14 @@ class Generator(nn.Module):
 
         return ask
 
-    def flat_background(self, ws: Tensor) -> Tensor:
+    def flat_background(self, ws: Tensor, noise: str = "const") -> Tensor:
         """(N, 32, input size of super-resolution, same): features behind the volume, the same from every camera.
 
         Behind planes that are smaller than it (none that is published) the last row of ws is read again.
         """
         rows = self.bcg_synthesis.num_ws
         missing = max(0, rows - ws.shape[1])
-        return self.bcg_synthesis(torch.cat([ws[:, :rows], ws[:, -1:].expand(-1, missing, -1)], 1))
+        return self.bcg_synthesis(torch.cat([ws[:, :rows], ws[:, -1:].expand(-1, missing, -1)], 1), noise)
 
     def resized_background(self, background: Tensor, size: int) -> Tensor:
         """(N, 32, size, size)."""

@@ -12,6 +12,7 @@ from distill3d.errors import UnknownNameError, WeightsError
 from distill3d.files import sha256
 from distill3d_eg3d.architecture import Family
 from distill3d_eg3d.checkpoint import Checkpoint, convert, load
+from distill3d_eg3d.convolution import FIR
 from distill3d_eg3d.known import CHECKPOINTS, DEFAULTS, cache_folder, find, how_to_get
 from distill3d_eg3d.renderer import Background, Look, Noise, Precision, TriplaneRenderer
 from distill3d_eg3d.subjects import read_subjects
@@ -91,7 +92,7 @@ def read(weights: str, family: Family) -> Checkpoint:
     if not path.is_file():
         hint = "" if path.suffix else f" {UnknownNameError('published checkpoint', weights, CHECKPOINTS)}"
         raise WeightsError(f"There is no weight file {path}.{hint}")
-    if path.suffix == ".pkl":
+    if path.suffix.lower() == ".pkl":
         return _converted_once(path)
     if path.suffix in STATE_DICTS:
         return _stylised(path, _read_known(DEFAULTS[family]))
@@ -109,7 +110,12 @@ def _read_known(name: str) -> Checkpoint:
 def _converted_once(source: Path) -> Checkpoint:
     """By the file's checksum, so that another file of that name is converted again."""
     target = cache_folder() / "converted" / f"{sha256(source)[:24]}.safetensors"
-    return load(target) if target.is_file() else convert(source, target)
+    if target.is_file():
+        try:
+            return load(target)
+        except WeightsError:  # damaged, or written by another version: it can be made again
+            target.unlink()
+    return convert(source, target)
 
 
 def _stylised(path: Path, base: Checkpoint) -> Checkpoint:
@@ -120,10 +126,16 @@ def _stylised(path: Path, base: Checkpoint) -> Checkpoint:
         raise WeightsError(
             f"{path} is not a plain state dict: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
-    plain = isinstance(tensors, dict) and all(isinstance(value, Tensor) for value in tensors.values())
+    plain = isinstance(tensors, dict) and all(isinstance(n, str) and _plain(t) for n, t in tensors.items())
     if not plain:
         raise WeightsError(f"{path} is not a plain state dict of a generator: names and tensors, nothing else.")
     return Checkpoint(base.architecture, tensors, path.name, sha256(path), base.licence)
+
+
+def _plain(value: object) -> bool:
+    """Whether it is an ordinary tensor of floating numbers."""
+    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta and value.dtype in dtypes
 
 
 def fill(renderer: TriplaneRenderer, tensors: dict[str, Tensor], source: str) -> None:
@@ -144,4 +156,6 @@ def fill(renderer: TriplaneRenderer, tensors: dict[str, Tensor], source: str) ->
             )
         if not tensors[name].isfinite().all():
             raise WeightsError(f"{name} in {source} has numbers that are not finite.")
+        if name.endswith("resample_filter") and not torch.allclose(tensors[name].float(), FIR, atol=1e-6):
+            raise WeightsError(f"{name} in {source} is another filter than 1 3 3 1, which all published ones have.")
     renderer.generator.load_state_dict(tensors)

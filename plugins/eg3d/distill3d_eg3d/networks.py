@@ -236,13 +236,14 @@ class SuperResolution(nn.Module):
             run: computes a block; one that checkpoints it saves memory.
             precision: of the features between convolutions; None for that of the input. Pictures keep theirs.
         """
-        x, picture = self._resized(features).to(dtype=precision), self._resized(raw)
+        x, picture = self.resized(features).to(dtype=precision), self.resized(raw)
         ws = w[:, None].expand(-1, 3, -1)
         for block in (self.block0, self.block1):
             x, picture = run(block, x, picture, ws, self.noise)
         return picture
 
-    def _resized(self, x: Tensor) -> Tensor:
+    def resized(self, x: Tensor) -> Tensor:
+        """To the size that the first block takes; what has it, or may be larger, comes back itself."""
         size = x.shape[-1]
         if size == self.input_size or (size > self.input_size and not self.always_resizes):
             return x

@@ -11,7 +11,7 @@ from torch import Tensor
 from distill3d.cameras import from_label
 from distill3d.volume import pixel_rays
 from distill3d_eg3d.generator import Generator
-from distill3d_eg3d.volume import Traced, cropped, mean_depth, trace
+from distill3d_eg3d.volume import Traced, cropped, mean_depth, ray_limits, trace
 
 if TYPE_CHECKING:
     from distill3d_eg3d.parity import Case
@@ -49,7 +49,9 @@ def _codes(generator: Generator, notes: Mapping[str, Any], inputs: Mapping[str, 
     if generator.architecture.family == "panohead":
         offset = generator.offset(z, label, **truncation)
         found["delta_c"] = offset
-        found["apply_delta_c.c_new"] = moved(label, offset)
+        # as released: where the mapping is told no camera, the camera that comes back is none either
+        shown = torch.zeros_like(label) if generator.architecture.label_zero else label
+        found["apply_delta_c.c_new"] = moved(shown, offset)
     return found
 
 
@@ -77,9 +79,10 @@ class Pass:
         self.origins, self.directions = (x[:, 0] for x in pixel_rays(self.cameras, size, size))
         n, rays = self.origins.shape[:2]
         jitter = self.inputs["u_coarse"].reshape(n, rays, -1)
-        u = self.inputs["u_fine"].reshape(n, rays, -1)
+        u = self.inputs.get("u_fine", jitter[:0]).reshape(n, rays, g.architecture.samples_importance)
         field = cropped(g.field(self.planes), g.architecture)
-        return trace(field, self.origins, self.directions, jitter, u, g.architecture, reference=g.reference)
+        limits = ray_limits(self.origins, self.directions, g.architecture)
+        return trace(field, self.origins, self.directions, *limits, jitter, u, g.architecture, reference=g.reference)
 
     def pictures(self, ws: Tensor) -> Observed:
         """The outputs; depth is clamped to the whole batch's sample distances, as released."""
@@ -91,7 +94,9 @@ class Pass:
             x.transpose(1, 2).unflatten(2, (size, size)) for x in (ray.features, ray.opacity, depth)
         )
         self.features, self.opacity = features, opacity
-        background = g.resized_background(g.flat_background(ws), size) if g.architecture.background else None
+        background = (
+            g.resized_background(g.flat_background(ws, self.noise), size) if g.architecture.background else None
+        )
         self.given = g.raw_picture(features, opacity, ws, background)
         image = g.superresolution(self.given.raw, self.given.features, ws[:, -1], run=self._run)
         found = {"image_raw": self.given.raw, "image_depth": depth, "image": image}
@@ -108,30 +113,36 @@ class Pass:
     def observed(self, ws: Tensor, wanted: Mapping[str, Tensor]) -> Observed:
         """Outputs and what lies between; `wanted` says how sparsely."""
         outputs = self.pictures(ws)
-        (picture, x0, picture0), _ = self.upscaled
+        (_, x0, picture0), _ = self.upscaled
         found = {**outputs, **_rays(self, wanted), "sr_rgb_in": outputs["image_raw"]}
-        for name, x in (("sr_x_in", self.given.features), ("sr_b0_x", x0), ("sr_b0_img", picture0)):
+        found |= _summary("sr_x_in", self.given.features, wanted, stride=4)
+        for name, x in (("sr_b0_x", x0), ("sr_b0_img", picture0)):
             found |= _summary(name, x, wanted)
         found |= _final(outputs["image"])
-        if _pollutes(self.generator, picture):
-            # As released: the first block adds its picture to the raw render in place.
-            found["image_raw"] = picture0
+        found["image_raw"] = self.altered(outputs["image_raw"], picture0)
         if self.generator.architecture.background:
-            found |= _summary("bcg", self.generator.flat_background(ws), wanted)
+            found |= _summary("bcg", self.generator.flat_background(ws, self.noise), wanted)
         return found
+
+    def altered(self, raw: Tensor, first: Tensor) -> Tensor:
+        """As released, the first block of super-resolution adds its picture to a raw render of its size in place."""
+        return first if _pollutes(self.generator, raw) else raw
 
     def without_background(self, ws: Tensor) -> Observed:
         given = self.generator.raw_picture(self.features, self.opacity, ws)
-        image = self.generator.superresolution(given.raw, given.features, ws[:, -1])
+        self.upscaled.clear()
+        image = self.generator.superresolution(given.raw, given.features, ws[:, -1], run=self._run)
         return {
-            "nobg.image_raw": given.raw,
+            "nobg.image_raw": self.altered(given.raw, self.upscaled[0][2]),
             "nobg.image_stats": _stats(image),
             "nobg.image_stride8": image[..., 4::8, 4::8],
         }
 
 
-def _pollutes(generator: Generator, picture: Tensor) -> bool:
-    return not generator.superresolution.block0.up and picture.shape[-1] == generator.architecture.neural_resolution
+def _pollutes(generator: Generator, raw: Tensor) -> bool:
+    """Whether super-resolution works on the raw picture itself: neither resized nor doubled before the addition."""
+    network = generator.superresolution
+    return not network.block0.up and network.resized(raw) is raw
 
 
 def _rays(run: Pass, wanted: Mapping[str, Tensor]) -> Observed:
@@ -183,6 +194,7 @@ def _all_in_one(case: Case, inputs: Mapping[str, Tensor], found: Observed) -> Ob
     moved_inputs = {**inputs, "c": found["apply_delta_c.c_new"]}
     run = Pass(case.generator, case.notes["call"]["noise_mode"], moved_inputs)
     outputs = run.pictures(found["ws"])
+    outputs["image_raw"] = run.altered(outputs["image_raw"], run.upscaled[0][2])
     return {f"forward_full_call.{name}": outputs[name] for name in ("image", "image_raw", "image_mask")}
 
 
@@ -214,11 +226,11 @@ def _projected(case: Case, outputs: Observed, names: Sequence[str]) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def _summary(name: str, x: Tensor, wanted: Mapping[str, Tensor]) -> Observed:
+def _summary(name: str, x: Tensor, wanted: Mapping[str, Tensor], stride: int | None = None) -> Observed:
     """Statistics of each channel, and the pixels in the middles of as many squares as the reference data has."""
     found = {f"{name}_stats": _stats(x)}
     if (some := wanted.get(f"{name}_stride")) is not None:
-        stride = max(1, x.shape[-1] // some.shape[-1])
+        stride = stride or max(1, x.shape[-1] // max(1, some.shape[-1]))
         found[f"{name}_stride"] = x[..., stride // 2 :: stride, stride // 2 :: stride]
     return found
 

@@ -21,7 +21,7 @@ from distill3d_eg3d.architecture import Architecture
 from distill3d_eg3d.generator import Generator, RawPicture
 from distill3d_eg3d.layers import LowRank, SynthesisLayer
 from distill3d_eg3d.networks import directly
-from distill3d_eg3d.volume import cropped, density_of, mean_depth, trace
+from distill3d_eg3d.volume import cropped, density_of, mean_depth, ray_limits, trace
 
 SURFACE = 9.0  # the official scripts' level, 10 before the activation softplus(x - 1)
 
@@ -48,6 +48,8 @@ class Look:
     def __post_init__(self) -> None:
         if not 0 <= self.psi <= 1:
             raise ConfigError(f"Truncation psi lies in [0, 1], got {self.psi}.")
+        if (self.cutoff is not None and self.cutoff < 0) or self.rays_at_once < 1:
+            raise ConfigError(f"cutoff is at least 0 and rays_at_once 1, got {self.cutoff} and {self.rays_at_once}.")
         for name, kind in (("background", Background), ("noise", Noise), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(f"{name} is {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")
@@ -80,6 +82,8 @@ class TriplaneRenderer(Renderer, AnySize, Field):
     ):
         super().__init__()
         self.look = look or Look()
+        if reference and self.look.precision != "float32":
+            raise ConfigError("The published recipe is computed in full precision; leave precision at float32.")
         self.generator = Generator(architecture, reference=reference)
         self.code_shape = (architecture.num_ws, architecture.w_dim)
         if subjects is not None and subjects.shape[1:] != self.code_shape:
@@ -106,6 +110,8 @@ class TriplaneRenderer(Renderer, AnySize, Field):
         """The subjects that EG3D's and PanoHead's scripts show for these seeds; given subjects, by number."""
         if self.subjects is not None:
             return self.subjects[[seed % len(self.subjects) for seed in seeds]]
+        if bad := [seed for seed in seeds if not 0 <= seed < 2**32]:
+            raise ConfigError(f"A seed of EG3D lies in [0, 2^32), got {bad[0]}.")
         z = [np.random.RandomState(seed).randn(1, self.architecture.z_dim) for seed in seeds]
         return self._codes(torch.from_numpy(np.concatenate(z)).float())
 
@@ -127,7 +133,7 @@ class TriplaneRenderer(Renderer, AnySize, Field):
         g = self.generator
         scene = {"planes": g.planes(codes, self.look.noise), "ws": codes}
         if g.architecture.background and self.look.background == "learnt":
-            scene["background"] = g.flat_background(codes)
+            scene["background"] = g.flat_background(codes, self.look.noise)
         return scene
 
     def render(self, scene: Scene, cameras: Cameras, *, upto: Stage = "image", draws: Draws | None = None) -> Render:
@@ -183,22 +189,26 @@ class TriplaneRenderer(Renderer, AnySize, Field):
         jitter, u = _numbers(origins, a, draws)
         low = self.look.low_memory and torch.is_grad_enabled()
 
-        def some(planes: Tensor, starts: Tensor, headings: Tensor, jitter: Tensor, u: Tensor) -> tuple[Tensor, ...]:
-            found = trace(cropped(g.field(planes), a), starts, headings, jitter, u, a, reference=g.reference)
+        def some(
+            planes: Tensor, starts: Tensor, headings: Tensor, near: Tensor, far: Tensor, jitter: Tensor, u: Tensor
+        ) -> tuple[Tensor, ...]:
+            field = cropped(g.field(planes), a)
+            found = trace(field, starts, headings, near, far, jitter, u, a, reference=g.reference)
             return found.features, found.depth, found.opacity, found.nearest, found.farthest
 
         run = partial(_twice, some) if low else some
         whole = g.reference or (torch.is_grad_enabled() and not low)
         at_once = origins.shape[1] if whole else self.look.rays_at_once
-        parts = [run(planes, *rays) for rays in zip(*(x.split(at_once, 1) for x in (origins, directions, jitter, u)))]
+        every = (origins, directions, *ray_limits(origins, directions, a), jitter, u)
+        parts = [run(planes, *rays) for rays in zip(*(x.split(at_once, 1) for x in every))]
         return [torch.cat(part, 1) for part in zip(*parts)]
 
     def _upscaled(self, given: RawPicture, w: Tensor) -> Tensor:
         """(V, 3, image_size, image_size) of one subject."""
         low = self.look.low_memory and torch.is_grad_enabled()
-        precision = getattr(torch, self.look.precision)
+        half = None if self.look.precision == "float32" else getattr(torch, self.look.precision)
         network = self.generator.superresolution
-        return network(given.raw, given.features, w, run=_twice if low else directly, precision=precision)
+        return network(given.raw, given.features, w, run=_twice if low else directly, precision=half)
 
     def query(self, scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `Field.query`; cropped as the pictures are, colours without a background."""
@@ -233,7 +243,9 @@ class TriplaneRenderer(Renderer, AnySize, Field):
                 layer.low_rank = LowRank(layer.weight.shape, RANK, name, layer.weight)
 
     def _is_read(self, name: str) -> bool:
-        """Whether a parameter has any part in a picture: where noise is off, its strength has none."""
+        """Whether a parameter has any part in a picture: where noise is off, its strength has none, and so on."""
+        if name.startswith("bcg_synthesis.") and self.look.background != "learnt":
+            return False
         if not name.endswith("noise_strength"):
             return True
         noise = self.architecture.upscaler_noise if name.startswith("superresolution.") else self.look.noise

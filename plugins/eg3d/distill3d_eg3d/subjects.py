@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,11 +45,15 @@ def _files(place: Path) -> list[Path]:
 def _read(path: Path) -> Tensor:
     try:
         with np.load(path, allow_pickle=False) as content:
-            codes = content[KEY] if KEY in getattr(content, "files", ()) else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} cannot be read as W+ codes: {error}.") from error
+            codes = content[KEY] if KEY in content.files else None
+    except Exception as error:  # whatever a damaged file makes of numpy's and zlib's readers
+        raise WeightsError(f"{path} cannot be read as a .npz file of W+ codes ({type(error).__name__}).") from error
     if codes is None:
         raise WeightsError(f"{path} holds no codes: an array called {KEY!r} is wanted, as projectors write it.")
-    if codes.ndim not in (2, 3) or not np.issubdtype(codes.dtype, np.floating) or not np.isfinite(codes).all():
-        raise WeightsError(f"{KEY!r} in {path} is no W+ code: {codes.dtype}, {codes.shape}.")
-    return torch.from_numpy(codes.astype(np.float32)).reshape(-1, *codes.shape[-2:])
+    plain = isinstance(codes, np.ndarray) and codes.ndim in (2, 3) and np.issubdtype(codes.dtype, np.floating)
+    if plain and codes.size:
+        with np.errstate(over="ignore"):
+            codes = codes.astype(np.float32)
+    if not plain or not codes.size or not np.isfinite(codes).all():
+        raise WeightsError(f"{KEY!r} in {path} is no W+ code: finite numbers (n, num_ws, w_dim).")
+    return torch.from_numpy(codes).reshape(-1, *codes.shape[-2:])

@@ -39,8 +39,9 @@ class Traced:
 
 def mean_depth(depth: Tensor, opacity: Tensor, nearest: Tensor, farthest: Tensor) -> Tensor:
     """Depth divided by opacity, within the ends of what was sampled; `farthest` where a ray met nothing."""
-    mean = depth / opacity
-    mean = torch.where(mean.isnan(), torch.inf, mean)
+    empty = opacity <= 0
+    mean = depth / torch.where(empty, torch.ones_like(opacity), opacity)  # no 0 / 0: its slope would spoil every weight
+    mean = torch.where(empty, torch.inf, mean)
     return torch.minimum(torch.maximum(mean, nearest), farthest)
 
 
@@ -66,6 +67,8 @@ def trace(
     field: Field,
     origins: Tensor,
     directions: Tensor,
+    near: Tensor,
+    far: Tensor,
     jitter: Tensor,
     u: Tensor,
     a: Architecture,
@@ -77,11 +80,11 @@ def trace(
     Args:
         field: what there is at a point.
         origins, directions: (N, R, 3).
+        near, far: (N, R), of `ray_limits`: of all rays together, as a ray that misses the box has the limits of others.
         jitter: (N, R, samples) in [0, 1): where in its interval each sample of the even pass lies.
         u: (N, R, samples_importance) in [0, 1): quantiles of the second pass.
         reference: sort the features as published, instead of their weights.
     """
-    near, far = ray_limits(origins, directions, a)
     t = stratified(near, far, a.samples, jitter, spacing="edges", disparity=a.disparity)
     density, values = _asked(field, origins, directions, t)
     with torch.no_grad():

@@ -71,6 +71,25 @@ def test_a_bad_pickle_writes_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["network.pkl"]
 
 
+def test_a_checkpoint_is_not_overwritten_by_its_conversion(originals, tmp_path):
+    source = tmp_path / "network.pkl"
+    write_pickle(originals["eg3d"], source)
+    before = source.read_bytes()
+    for target in (source, tmp_path / "x.pth"):
+        with pytest.raises(WeightsError, match=r"is written as \.safetensors"):
+            convert(source, target)
+    assert source.read_bytes() == before
+
+
+def test_a_damaged_conversion_is_made_again(originals, tmp_path, cache):
+    source = tmp_path / "network.pkl"
+    write_pickle(originals["eg3d"], source)
+    load_eg3d(str(source))
+    (converted,) = (cache / "converted").iterdir()
+    converted.write_bytes(converted.read_bytes()[:1000])
+    assert same_weights(load_eg3d(str(source)), originals["eg3d"])
+
+
 def test_the_live_options_count_and_not_those_that_training_began_with(originals, tmp_path):
     """The neural resolution of a checkpoint is in its attributes alone."""
     source = tmp_path / "network.pkl"
@@ -82,7 +101,8 @@ def test_the_live_options_count_and_not_those_that_training_began_with(originals
 def test_a_stylised_state_dict_loads_on_its_base(originals, tmp_path, cache):
     cache.mkdir(parents=True)
     write_pickle(originals["panohead"], cache / known.CHECKPOINTS["panohead-easy-khair-180"].file)
-    tensors = {name: value * 1.01 for name, value in originals["panohead"].generator.state_dict().items()}
+    tensors = dict(originals["panohead"].generator.state_dict())
+    tensors |= {name: 1.01 * value for name, value in tensors.items() if name.endswith(".weight")}
     torch.save(tensors, tmp_path / "werewolf.pth")
     renderer = load_panohead(str(tmp_path / "werewolf.pth"))
     name = "superresolution.block0.conv0.weight"
@@ -112,7 +132,7 @@ def damaged(originals, change):
     return Checkpoint(renderer.architecture, tensors, "x.pkl", "0" * 64, "none")
 
 
-KEY = "decoder.net.0.weight"
+KEY, FILTER = "decoder.net.0.weight", "superresolution.block1.conv0.resample_filter"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +142,7 @@ KEY = "decoder.net.0.weight"
         (lambda t: t.update(extra=torch.zeros(1)), "1 tensors too many, the first is extra"),
         (lambda t: t.update({KEY: torch.zeros(64, 31)}), r"is \(64, 31\), this generator's is \(64, 32\)"),
         (lambda t: t.update({KEY: t[KEY] * float("nan")}), "not finite"),
+        (lambda t: t.update({FILTER: t[FILTER] + 0.1}), "another filter"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(change, said, originals, tmp_path):
@@ -189,6 +210,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         part = kind.content[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(part)))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(kind.content) - 1}/{len(kind.content)}")
         self.end_headers()
         if kind.breaks > 0:
             kind.breaks -= 1
@@ -219,6 +242,17 @@ def test_a_broken_download_goes_on_where_it_was(server, tmp_path):
     assert Server.asked[0] == 0 and Server.asked[1] > 1_000_000
     assert seen[-1] == (len(Server.content), len(Server.content))
     assert [p.name for p in tmp_path.iterdir()] == ["file.pkl"]
+
+
+def test_a_line_that_breaks_is_no_fault_of_the_disk(server, tmp_path, monkeypatch):
+    import http.client
+
+    def reset(self, *given):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", reset)
+    with pytest.raises(WeightsError, match=r"could not be downloaded: .*Connection reset"):
+        download(server, tmp_path / "file.pkl")
 
 
 def test_a_server_that_cannot_go_on_sends_the_whole_file(server, tmp_path):

@@ -1,5 +1,6 @@
 """The networks against numbers of the official ones; every quirk that they reproduce is seen in those numbers."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import torch
 
 import distill3d_eg3d.observations as observations
 import distill3d_eg3d.volume as volume
+from distill3d.cameras import from_label
+from distill3d.draws import Draws
 from distill3d.volume import XY_XZ_ZY, sample_histogram
 from distill3d_eg3d.generator import Generator
 from distill3d_eg3d.observations import observe
 from distill3d_eg3d.parity import Case, compare, load_case, main
+from distill3d_eg3d.renderer import Look, TriplaneRenderer
 
 HERE = Path(__file__).parent / "goldens"
 SHARED = Path(__file__).parents[4] / "shared" / "parity" / "eg3d"  # beside the checkout, where there is one
@@ -129,7 +133,7 @@ def test_depth_is_held_within_what_was_sampled_and_is_the_farthest_of_it_where_t
 def test_the_official_raw_picture_was_altered_by_super_resolution_and_ours_is_not(monkeypatch):
     case = changed("eg3d_A_nrr64")
     assert outside(case) == set()
-    monkeypatch.setattr(observations, "_pollutes", lambda generator, picture: False)
+    monkeypatch.setattr(observations, "_pollutes", lambda generator, raw: False)
     assert outside(case) == {"image_raw"}
 
 
@@ -139,3 +143,48 @@ def test_a_conditioning_label_that_is_not_zeroed_gives_other_codes():
 
 def test_without_white_behind_it_a_car_differs():
     assert "render_rgb" in outside(changed("eg3d_A_128", white_back=False))
+
+
+@pytest.mark.parametrize("name", ["eg3d_A_128", "panohead_A_128", "panohead_A_512"])
+def test_the_backbone_renders_the_official_pictures(name):
+    """`TriplaneRenderer` from the case's codes and cameras, its random numbers those of the case."""
+    case = load_case(path_of(name))
+    renderer = TriplaneRenderer(case.generator.architecture, Look(noise=case.notes["call"]["noise_mode"])).eval()
+    renderer.generator.load_state_dict(case.generator.state_dict())
+    given = {name: case.tensors[f"input.{name}"] for name in ("c", "u_coarse", "u_fine")}
+    subjects, rays = given["u_coarse"].shape[:2]
+
+    class Given(Draws):
+        def uniform(self, name, *shape):
+            numbers = given["u_coarse" if name == "jitter" else "u_fine"].reshape(subjects, rays, -1)
+            return numbers[list(self.subjects)]
+
+    with torch.no_grad():
+        scene = renderer.scene(case.tensors["ws"])
+        cameras = from_label(given["c"][:, None])
+        picture = renderer.render(scene, cameras, draws=Given(0, 0, tuple(range(subjects))))
+    image = {"image": picture.image[:, 0], "image_stride4": picture.image[:, 0, :, 2::4, 2::4]}
+    found = {**image, "image_raw": picture.raw[:, 0], "image_depth": picture.depth[:, 0]}
+    checked = {line.name: line for line in compare(case, found) if line.name in found}
+    assert {"image_raw", "image_depth"} < checked.keys()
+    assert all(line.ok for line in checked.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"call": {"noise_mode": "random"}}, "noise_mode 'random' cannot be repeated"),
+        ({"salt": "another"}, "the weights are not those"),
+        ({"rendering_kwargs": {}}, "does not describe"),
+    ],
+)
+def test_a_case_that_cannot_be_compared_says_why_and_fails(change, said, tmp_path, capsys):
+    path = path_of("eg3d_A_128")
+    notes = json.loads(path.read_text())
+    (tmp_path / "x.json").write_text(json.dumps({**notes, **change}))
+    (tmp_path / "x.safetensors").write_bytes(path.with_suffix(".safetensors").read_bytes())
+    assert main([str(tmp_path / "x.json"), str(tmp_path / "missing.json")]) == 1
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert "missing.json cannot be compared" in printed
+    assert printed.splitlines()[-1] == "0 of 2 tensors within limits"

@@ -308,3 +308,41 @@ def test_compiled_super_resolution_is_the_same_with_its_gradients():
         found.append([picture, *torch.autograd.grad(picture.square().sum(), list(weights.values()))])
     for one, same in zip(*found):
         assert (one - same).norm() <= 1e-3 * one.norm()
+
+
+def test_limits_by_the_box_do_not_depend_on_how_many_rays_go_at_once():
+    pictures = []
+    for rays in (4096, 50):
+        renderer = blob(look=Look(rays_at_once=rays), neural_resolution=24, samples=8)
+        renderer.generator.architecture = replace(renderer.architecture, near=None, far=None)
+        with torch.no_grad():
+            scene = renderer.scene(renderer.codes_of_seeds([0]))
+            wide = Cameras(cameras(20.0).cam2world, pinhole(1.0, torch.zeros(1))[None, None])  # most rays miss the box
+            pictures.append(renderer.render(scene, wide, upto="raw"))
+    for name, picture in pictures[0].tensors().items():
+        torch.testing.assert_close(pictures[1].tensors()[name], picture, atol=1e-5, rtol=1e-5)
+
+
+def test_rays_that_meet_nothing_leave_the_gradient_of_depth_finite():
+    renderer = blob(panohead=True, neural_resolution=16, samples=6)
+    weights = {name: p.requires_grad_(True) for name, p in renderer.trainable().items()}
+    wide = Cameras(cameras(0.0).cam2world, pinhole(2.0, torch.zeros(1))[None, None])
+    picture = renderer.render(renderer.scene(renderer.codes_of_seeds([0])), wide, upto="raw")
+    assert (picture.opacity == 0).any()
+    gradients = torch.autograd.grad(picture.depth.sum(), list(weights.values()), allow_unused=True)
+    assert all(g.isfinite().all() for g in gradients if g is not None)
+
+
+def test_without_noise_the_background_has_none_either():
+    renderer = blob(panohead=True, look=Look(noise="none"))
+    codes = renderer.codes_of_seeds([0])
+    before = renderer.scene(codes)["background"]
+    with torch.no_grad():
+        for layer in (renderer.generator.bcg_synthesis.b8.conv1, renderer.generator.backbone.synthesis.b8.conv1):
+            layer.noise_strength.fill_(3.0)
+    assert torch.equal(renderer.scene(codes)["background"], before)
+
+
+def test_seeds_that_numpy_does_not_know_are_refused():
+    with pytest.raises(ConfigError, match="A seed of EG3D"):
+        blob().codes_of_seeds([-1])

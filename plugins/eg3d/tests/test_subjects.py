@@ -6,6 +6,7 @@ import torch
 from heads import blob, write_pickle
 
 from distill3d.cameras import orbit
+from distill3d.cli.run import _value
 from distill3d.config import DistillConfig
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, WeightsError
@@ -73,6 +74,8 @@ def test_a_run_on_given_subjects_shows_them_and_remembers_where_they_are(folder)
         ({"w": np.zeros((1, 3, 14, 512))}, "no W\\+ code"),
         ({"w": np.full((1, 14, 512), np.nan)}, "no W\\+ code"),
         ({"w": np.array(["a"])}, "no W\\+ code"),
+        ({"w": np.zeros((0, 14, 512))}, "no W\\+ code"),
+        ({"w": np.full((1, 14, 512), 1e300)}, "no W\\+ code"),
         ({"w": np.array([{}], dtype=object)}, "cannot be read"),  # an object array would have to be unpickled
     ],
 )
@@ -106,6 +109,18 @@ def test_settings_reach_the_renderer_and_wrong_ones_are_named(folder):
         load_backbone(config(folder, truncation=0.7))
     with pytest.raises(ConfigError, match="precision must be one of float32, bfloat16, float16, got 'half'"):
         load_backbone(config(folder, precision="half"))
+    with pytest.raises(ConfigError, match="subjects must be paths"):
+        load_backbone(config(folder, subjects=3))
+
+
+def test_what_is_typed_reaches_the_renderer_in_its_type(folder):
+    """A number of the command line is a float; a path alone is one path."""
+    people = str(folder / "people")
+    typed = {name: _value(text) for name, text in {"cutoff": "3", "psi": "1", "low_memory": "true"}.items()}
+    renderer = load_backbone(config(folder, **typed, subjects=people))
+    assert (renderer.look.cutoff, renderer.look.psi, renderer.look.low_memory) == (3, 1, True)
+    assert isinstance(renderer.look.cutoff, int)
+    assert len(renderer.subjects) == 3
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
