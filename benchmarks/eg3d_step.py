@@ -93,6 +93,7 @@ def best(tasks: dict[str, dict[str, Any]], repeats: int) -> dict[str, dict[str, 
                 result = pool.apply(measure, (what,))
             kept = found.setdefault(name, result)
             kept["seconds"] = min(kept["seconds"], result["seconds"])
+            kept["peak"] = max(kept["peak"], result["peak"])
     return found
 
 

@@ -58,6 +58,11 @@ def sample_planes(
 
 def _places(planes: Tensor, points: Tensor, axes: Axes, box_side: float) -> Tensor:
     """Where in every plane (or grid) the points are: (S, P, N, 2 or 3) in [-1, 1] inside the box."""
+    _check(planes, points, axes)
+    return torch.stack([points[..., list(a)] for a in axes], 1) * (2 / box_side)
+
+
+def _check(planes: Tensor, points: Tensor, axes: Axes) -> None:
     flat = planes.ndim - 3  # 2 for planes, 3 for grids
     fitting = flat in (2, 3) and points.ndim == 3 and len(points) == len(planes) and len(axes) == planes.shape[1]
     if not fitting or any(len(a) != flat for a in axes):
@@ -65,7 +70,6 @@ def _places(planes: Tensor, points: Tensor, axes: Axes, box_side: float) -> Tens
             "Planes (S, P, C, [D,] H, W) take points (S, N, 3) and one tuple of 2 (grids: 3) axes for each of P, "
             f"got {tuple(planes.shape)}, {tuple(points.shape)} and {tuple(axes)}."
         )
-    return torch.stack([points[..., list(a)] for a in axes], 1) * (2 / box_side)
 
 
 def _grid_sample(grids: Tensor, places: Tensor, padding: Padding, align_corners: bool) -> Tensor:
@@ -129,9 +133,10 @@ def mean_of_planes(planes: Tensor, points: Tensor, axes: Axes, box_side: float) 
     Returns:
         (S, N, C).
     """
-    places = _places(planes, points, axes, box_side)  # (S, P, N, 2 or 3)
+    _check(planes, points, axes)
     subjects, count = planes.shape[:2]
     if planes.is_cuda:
+        places = _places(planes, points, axes, box_side)
         found = _grid_sample(planes.flatten(0, 1), places.flatten(0, 1), "zeros", False)
         return found.unflatten(0, (subjects, count)).mean(1).transpose(1, 2)
     table = planes.movedim((1, 2), (-2, -1)).reshape(-1, planes.shape[2])  # (S*[D*]H*W*P, C): a view of channels last

@@ -101,10 +101,11 @@ class Fast(Convolution):
             y = _convolved(x, weight * scale, kernel, bias)
         else:
             # The largest is 1, so that half precision cannot overflow; demodulation takes any factor out again.
-            style = style / style.abs().amax(1, keepdim=True).clamp_min(EPSILON)
+            largest = style.abs().amax(1, keepdim=True).clamp_min(EPSILON)
+            style = style / largest
             energy = style.square() @ kernel.weight.square().sum((2, 3)).T  # (N, Co)
             y = _convolved(x * style[..., None, None].to(x), kernel.weight, kernel, None)
-            scale = GAIN * (energy + EPSILON).rsqrt()
+            scale = GAIN * (energy + EPSILON / largest.square()).rsqrt()
             y = y * scale[..., None, None].to(x) + bias[:, None, None].to(x)
         if noise is not None:
             y = y + (GAIN * noise).to(x)

@@ -73,6 +73,14 @@ def test_demodulation_keeps_unit_variance():
     assert before.std() == pytest.approx(1, abs=0.05)
 
 
+def test_small_styles_are_demodulated_as_in_the_recipe():
+    """There the epsilon counts, whose share must not change as styles are brought to 1."""
+    x, style = random(2, 4, 5, 5), 1e-4 * (random(2, 4) + 2)
+    kernel = Kernel(random(6, 4, 3, 3), random(6), FIR, False, None)
+    fast, literal = (form.layer(x, style, kernel, None) for form in (Fast(), Literal()))
+    torch.testing.assert_close(fast, literal, atol=1e-9, rtol=1e-7)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_features_in_half_precision_do_not_overflow_and_stay_near(dtype):
     """Styles of 10^4 would, without bringing the largest to 1 first."""

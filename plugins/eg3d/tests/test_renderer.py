@@ -287,6 +287,23 @@ def test_a_run_trains_its_group_alone_and_comes_back_with_it(group, tmp_path, mo
     assert not torch.equal(*(r.render(r.scene(codes), cameras(0.0)).image for r in (original, stylised)))
 
 
+@FAMILIES
+def test_a_run_on_a_converted_checkpoint_leaves_a_report(panohead, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL3D_CACHE", str(tmp_path / "cache"))
+    write_pickle(blob(panohead=panohead, neural_resolution=16, samples=6), tmp_path / "blob.pkl")
+    family = "panohead" if panohead else "eg3d"
+    config = DistillConfig(
+        style="zombie", backbone=family, weights=str(tmp_path / "blob.pkl"), scorer="tiny", steps=2, lr=1e-3
+    )
+    folder = distill(config, tmp_path / "run")
+    assert {"report.html", "sheet.png", "turntable.webp", "weights.safetensors"} <= {p.name for p in folder.iterdir()}
+    original, stylised = load_original_and_run(folder)
+    before, after = original.state_dict(), stylised.state_dict()
+    differ = {name for name in before if not torch.equal(before[name], after[name])}
+    assert differ == set(original.trainable())
+    assert "NVIDIA" in (folder / "licences.json").read_text()
+
+
 def test_an_unknown_group_is_said_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL3D_CACHE", str(tmp_path / "cache"))
     write_pickle(blob(), tmp_path / "blob.pkl")
