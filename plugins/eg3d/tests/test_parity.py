@@ -12,6 +12,7 @@ import distill3d_eg3d.volume as volume
 from distill3d.cameras import from_label
 from distill3d.draws import Draws
 from distill3d.volume import XY_XZ_ZY, sample_histogram
+from distill3d_eg3d.architecture import architecture_of
 from distill3d_eg3d.generator import Generator
 from distill3d_eg3d.observations import observe
 from distill3d_eg3d.parity import Case, compare, load_case, main
@@ -81,6 +82,18 @@ def changed(name, **options):
 
 def test_planes_that_span_three_pairs_of_axes_are_not_what_the_weights_know():
     assert "points_sigma" in outside(changed("eg3d_A_128", plane_axes=XY_XZ_ZY))
+
+
+def test_the_third_grid_of_panohead_spans_y_z_x_and_no_other_order():
+    assert "points_sigma" in outside(changed("panohead_A_128", plane_axes=((0, 1, 2), (0, 2, 1), (2, 1, 0))))
+
+
+def test_a_checkpoint_without_a_label_scale_tells_its_mapping_no_camera():
+    notes = load_case(path_of("panohead_A_128")).notes
+    rendering = {key: value for key, value in notes["rendering_kwargs"].items() if key != "c_scale"}
+    bare = architecture_of(notes["G_kwargs"], rendering, 32, None, panohead=True)
+    assert bare.label_scale == 0
+    assert "ws" in outside(changed("panohead_A_128", label_scale=bare.label_scale))
 
 
 def test_bins_that_are_not_shifted_sample_elsewhere(monkeypatch):
