@@ -97,7 +97,8 @@ class Architecture:
             "neural_resolution": 1,
             "mapping_layers": 1,
             "channel_max": 1,
-            "channel_base": 2 * self.plane_size,
+            # at least one channel at the largest size; the background has half as many
+            "channel_base": max(self.plane_size, 2 * UPSCALERS[self.upscaler].input_size * self.background),
             "samples": 4,
             "samples_importance": 0,
         }.items():

@@ -16,6 +16,7 @@ VARIANTS = {
     "limits by the box": (False, {"ray_start": "auto", "ray_end": "auto"}, {}),
     "white behind": (False, {"white_back": True}, {}),
     "no antialias": (False, {"sr_antialias": False}, {}),
+    "one channel at the largest size": (False, {}, {"channel_base": 256}),
     "no clamp": (False, {}, {"sr_num_fp16_res": 0}),
     "eight layers of mapping": (False, {}, {"mapping_kwargs": {"num_layers": 8}}),
     "sigmoid colours": (True, {"decoder_activation": "sigmoid"}, {}),
@@ -71,6 +72,13 @@ def test_the_fast_form_is_the_literal_one(name):
         ({"clamp_mode": "relu"}, {}, "clamp_mode"),
         ({}, {"img_resolution": 256}, "2X makes pictures of 128 pixels, not 256"),
         ({"box_warp": None}, {}, "does not describe"),
+        ({"box_warp": 0}, {}, "a side of 0"),
+        ({"superresolution_noise_mode": "random"}, {}, "upscaler_noise of the checkpoint is 'random'"),
+        ({}, {"w_dim": 256}, "w_dim of the checkpoint is 256"),
+        ({}, {"channel_base": 128}, "channel_base of the checkpoint is 128"),
+        ({}, {"channel_max": 0}, "channel_max of the checkpoint is 0"),
+        ({}, {"mapping_kwargs": None}, "does not describe"),
+        ({}, {"mapping_kwargs": {"num_layers": 0}}, "mapping_layers"),
     ],
 )
 def test_options_that_no_published_checkpoint_has_are_refused_by_name(rendering_changes, init_changes, said):
