@@ -123,6 +123,11 @@ class AnySize(ABC):
         """`Renderer.render` with upto="raw", its pictures `size` pixels on a side."""
 
 
+def example(scene: Scene) -> Tensor:
+    """An entry of floating numbers: cameras and points of this scene take its device and dtype."""
+    return next(entry for entry in scene.values() if entry.is_floating_point())
+
+
 class Field(ABC):
     """A capability of a backbone: what there is at any point, so that a surface can be taken out of it."""
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from distill3d.errors import ConfigError, MissingExtraError
 from distill3d.files import written_aside
-from distill3d.renderer import Field, Renderer, Scene
+from distill3d.renderer import Field, Renderer, Scene, example
+from distill3d.report.pictures import to_uint8
 
 SUFFIXES = (".glb", ".ply", ".obj")
 AT_ONCE = 1 << 17  # points that are asked for together
@@ -67,31 +67,23 @@ def extract_mesh(
     corners, faces, _, _ = marching_cubes(np.pad(density, 1), level, gradient_direction="ascent")
     step = renderer.box_side / (resolution - 1)
     vertices = ((corners - 1) * step - renderer.box_side / 2).astype(np.float32)
-    like = next(entry for entry in scene.values() if entry.is_floating_point())
-    colours = [renderer.query(scene, part[None])[1][0].float() for part in _parts(torch.from_numpy(vertices).to(like))]
-    return Mesh(vertices, _outwards(vertices, faces.astype(np.int64)), _bytes(torch.cat(colours)))
+    parts = torch.from_numpy(vertices).to(example(scene)).split(AT_ONCE)
+    colours = torch.cat([renderer.query(scene, part[None])[1][0] for part in parts])  # (N, 3)
+    in_bytes = to_uint8(colours.T[:, :, None])[:, 0]  # as a picture one pixel wide
+    return Mesh(vertices, _outwards(vertices, faces.astype(np.int64)), in_bytes)
 
 
 def _grid(renderer: Field, scene: Scene, resolution: int, progress: Callable[[int, int], None]) -> np.ndarray:
     """Densities (resolution,) * 3, axes x, y, z."""
-    like = next(entry for entry in scene.values() if entry.is_floating_point())
-    place = torch.linspace(-renderer.box_side / 2, renderer.box_side / 2, resolution).to(like)
+    place = torch.linspace(-renderer.box_side / 2, renderer.box_side / 2, resolution).to(example(scene))
     y, z = torch.meshgrid(place, place, indexing="ij")
     slices = []
     for number, x in enumerate(place):
         points = torch.stack([x.expand_as(y), y, z], -1).flatten(0, 1)
-        found = [renderer.query(scene, part[None])[0][0].float().cpu() for part in _parts(points)]
+        found = [renderer.query(scene, part[None])[0][0].float().cpu() for part in points.split(AT_ONCE)]
         slices.append(torch.cat(found).view(resolution, resolution).numpy())
         progress(number + 1, resolution)
     return np.stack(slices)
-
-
-def _parts(points: Tensor) -> Iterator[Tensor]:
-    yield from points.split(AT_ONCE)
-
-
-def _bytes(colours: Tensor) -> np.ndarray:
-    return ((colours.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
 
 
 def _outwards(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from distill3d.draws import Draws
 from distill3d.errors import DivergedError
 from distill3d.methods import Method
 from distill3d.objectives.term import Side, StepBatch, Weighted, furthest
-from distill3d.renderer import AnySize, Render, Renderer, Scene, Stage, frozen_copy
+from distill3d.renderer import AnySize, Render, Renderer, Scene, Stage, example, frozen_copy
 from distill3d.views import View
 
 MAX_SKIPPED = 10  # steps in a row without a finite gradient that end a run
@@ -169,7 +169,7 @@ class Trainer:
         if codes is None:
             codes = self.renderer.sample_codes(draws.scoped("subject"))
         trained = Side(scene_of(codes))
-        like = next(entry for entry in trained.scene.values() if entry.is_floating_point())
+        like = example(trained.scene)
         cameras: dict[View, Cameras] = {view: view.cameras(draws).to(like) for view in {**stages, **seen}}
 
         @torch.no_grad()

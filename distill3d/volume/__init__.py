@@ -5,7 +5,7 @@ between backbones are arguments.
 """
 
 from distill3d.volume.bounds import box_interval, ellipsoid_interval, hull_interval
-from distill3d.volume.compositing import Composite, composite_midpoints, composite_samples, ray_weights
+from distill3d.volume.compositing import Composite, composite_midpoints, composite_samples, mean_depth, ray_weights
 from distill3d.volume.planes import (
     EG3D_AXES,
     PANOHEAD_AXES,
@@ -35,6 +35,7 @@ __all__ = [
     "ellipsoid_interval",
     "even_quantiles",
     "hull_interval",
+    "mean_depth",
     "mean_of_planes",
     "merge",
     "pixel_rays",

@@ -27,10 +27,15 @@ class Composite:
 
         EG3D and OpenLRM take the ends from all sample distances of the batch.
         """
-        empty = self.opacity <= 0
-        mean = self.depth / torch.where(empty, torch.ones_like(self.opacity), self.opacity)
-        mean = torch.where(empty, torch.full_like(mean, torch.inf), mean)
-        return mean.clamp(min=torch.as_tensor(lowest).to(mean), max=torch.as_tensor(highest).to(mean))
+        return mean_depth(self.depth, self.opacity, lowest, highest)
+
+
+def mean_depth(depth: Tensor, opacity: Tensor, lowest: Tensor | float, highest: Tensor | float) -> Tensor:
+    """Depth divided by opacity, both (..., 1), within the ends; see `Composite.mean_depth`."""
+    empty = opacity <= 0
+    mean = depth / torch.where(empty, torch.ones_like(opacity), opacity)  # no 0 / 0: its slope would spoil every weight
+    mean = torch.where(empty, torch.full_like(mean, torch.inf), mean)
+    return mean.clamp(min=torch.as_tensor(lowest).to(mean), max=torch.as_tensor(highest).to(mean))
 
 
 def ray_weights(density: Tensor, steps: Tensor | float) -> Tensor:

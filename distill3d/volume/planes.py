@@ -133,12 +133,10 @@ def mean_of_planes(planes: Tensor, points: Tensor, axes: Axes, box_side: float) 
     Returns:
         (S, N, C).
     """
-    _check(planes, points, axes)
-    subjects, count = planes.shape[:2]
     if planes.is_cuda:
-        places = _places(planes, points, axes, box_side)
-        found = _grid_sample(planes.flatten(0, 1), places.flatten(0, 1), "zeros", False)
-        return found.unflatten(0, (subjects, count)).mean(1).transpose(1, 2)
+        return sample_planes(planes, points, axes, box_side).mean(1).transpose(1, 2)
+    _check(planes, points, axes)
+    subjects = len(planes)
     table = planes.movedim((1, 2), (-2, -1)).reshape(-1, planes.shape[2])  # (S*[D*]H*W*P, C): a view of channels last
     index, share = _rows_of_planes(planes.shape[3:], points * (2 / box_side), axes)  # (S, N, P * 2^k)
     first = torch.arange(subjects, device=planes.device, dtype=torch.int32) * (len(table) // subjects)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -29,6 +28,11 @@ class Upscaler:
     always_resizes: bool  # also what is larger than `input_size`
     own_filter: bool  # has a filter buffer of its own, which nothing reads
 
+    @property
+    def output_size(self) -> int:
+        """Pixels on a side of its picture."""
+        return self.input_size * 2 ** sum(self.ups)
+
 
 UPSCALERS = {
     "8XDC": Upscaler(128, (True, True), (256, 128), True, False),
@@ -37,7 +41,6 @@ UPSCALERS = {
     "Deepfp32": Upscaler(128, (False, True), (128, 64), False, True),
     "2X": Upscaler(64, (False, True), (128, 64), True, True),
 }
-UPSCALER_SIZES = {"8XDC": 512, "8X": 512, "4X": 256, "Deepfp32": 256, "2X": 128}  # of their pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,24 +121,26 @@ class Architecture:
         """Rows of ws that the planes' synthesis reads: two for every resolution from 4, less two."""
         return 2 * self.plane_size.bit_length() - 4
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+    def plain(self) -> dict[str, Any]:
+        """Values that JSON holds."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> Architecture:
-        """Inverse of `to_json`.
+    def from_plain(cls, stored: Mapping[str, Any]) -> Architecture:
+        """Inverse of `plain`, also after JSON has made lists of tuples.
 
         Raises:
             WeightsError: if a field is missing or unknown.
         """
-        stored = json.loads(text)
         known = {f.name for f in fields(cls)}
         if set(stored) != known:
             strange = sorted(set(stored) ^ known)
             raise WeightsError(f"The checkpoint's architecture does not fit this version: {', '.join(strange)}.")
-        stored["plane_axes"] = tuple(tuple(axes) for axes in stored["plane_axes"])
-        stored["camera_pivot"] = tuple(stored["camera_pivot"])
-        return cls(**stored)
+        frozen = {
+            "plane_axes": tuple(tuple(axes) for axes in stored["plane_axes"]),
+            "camera_pivot": tuple(stored["camera_pivot"]),
+        }
+        return cls(**{**stored, **frozen})
 
 
 def architecture_of(
@@ -170,8 +175,8 @@ def _architecture(
     if rendering.get("clamp_mode", "softplus") != "softplus":
         raise ValueError(f"clamp_mode {rendering['clamp_mode']!r}")
     size = int(init["img_resolution"])
-    if size != UPSCALER_SIZES[upscaler]:
-        raise ValueError(f"{upscaler} makes pictures of {UPSCALER_SIZES[upscaler]} pixels, not {size}")
+    if size != UPSCALERS[upscaler].output_size:
+        raise ValueError(f"{upscaler} makes pictures of {UPSCALERS[upscaler].output_size} pixels, not {size}")
     near, far = (None if rendering[end] == "auto" else float(rendering[end]) for end in ("ray_start", "ray_end"))
     return Architecture(
         family="panohead" if panohead else "eg3d",

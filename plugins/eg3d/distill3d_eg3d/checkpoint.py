@@ -71,7 +71,7 @@ def _is_panohead(pickled: PickledGenerator) -> bool:
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write a file that `load` reads."""
     notes = {
-        "architecture": json.loads(checkpoint.architecture.to_json()),
+        "architecture": checkpoint.architecture.plain(),
         "source": checkpoint.source,
         "source_sha256": checkpoint.source_sha256,
         "licence": checkpoint.licence,
@@ -99,7 +99,7 @@ def load(path: Path) -> Checkpoint:
             )
         notes = json.loads(metadata[METADATA])
         return Checkpoint(
-            Architecture.from_json(json.dumps(notes["architecture"])),
+            Architecture.from_plain(notes["architecture"]),
             tensors,
             str(notes["source"]),
             str(notes["source_sha256"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,29 +61,30 @@ class Literal(Convolution):
     def layer(self, x: Tensor, style: Tensor, kernel: Kernel, noise: Tensor | None) -> Tensor:
         weights = kernel.weight * style.expand(len(x), -1)[:, None, :, None, None]  # (N, Co, Ci, 3, 3)
         weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + EPSILON).rsqrt()
-        side_by_side = x.reshape(1, -1, *x.shape[2:])  # the samples as groups of channels
         if kernel.up:
-            turned = weights.transpose(1, 2).flatten(0, 1)
-            wide = F.conv_transpose2d(side_by_side, turned, stride=2, groups=len(x)).unflatten(1, (len(x), -1))[0]
+            wide = _each(F.conv_transpose2d, x, weights.transpose(1, 2), stride=2)
             y = _filtered(F.pad(wide, (1, 1, 1, 1)), 4 * kernel.fir)
         else:
-            y = F.conv2d(side_by_side, weights.flatten(0, 1), padding=1, groups=len(x)).unflatten(1, (len(x), -1))[0]
+            y = _each(F.conv2d, x, weights, padding=1)
         if noise is not None:
             y = y + noise
-        y = F.leaky_relu(y + kernel.bias[:, None, None], SLOPE) * GAIN
-        return _clamped(y, kernel.clamp)
+        return clamped(leaky(y + kernel.bias[:, None, None]), kernel.clamp)
 
     def to_picture(self, x: Tensor, style: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weights = weight * style.expand(len(x), -1)[:, None, :, None, None]
-        side_by_side = x.reshape(1, -1, *x.shape[2:])
-        y = F.conv2d(side_by_side, weights.flatten(0, 1), groups=len(x)).unflatten(1, (len(x), -1))[0]
-        return y + bias[:, None, None]
+        return _each(F.conv2d, x, weights) + bias[:, None, None]
 
     def doubled(self, picture: Tensor, fir: Tensor) -> Tensor:
         n, c, h, w = picture.shape
         apart = picture.new_zeros(n, c, 2 * h, 2 * w)
         apart[..., ::2, ::2] = picture
         return _filtered(F.pad(apart, (2, 1, 2, 1)), 4 * fir)
+
+
+def _each(convolve: Callable[..., Tensor], x: Tensor, weights: Tensor, **options: int) -> Tensor:
+    """Every sample of (N, C, h, w) with its own of N weights: the samples side by side, as groups of channels."""
+    side_by_side = x.reshape(1, -1, *x.shape[2:])
+    return convolve(side_by_side, weights.flatten(0, 1), groups=len(x), **options).unflatten(1, (len(x), -1))[0]
 
 
 class Fast(Convolution):
@@ -163,5 +165,11 @@ def _filtered(x: Tensor, fir: Tensor, bias: Tensor | None = None, padding: int =
     return F.conv2d(x, fir.to(x).expand(channels, 1, *fir.shape), bias, padding=padding, groups=channels)
 
 
-def _clamped(x: Tensor, limit: float | None) -> Tensor:
+def leaky(x: Tensor) -> Tensor:
+    """Leaky ReLU, times a gain that keeps the variance."""
+    return F.leaky_relu(x, SLOPE) * GAIN
+
+
+def clamped(x: Tensor, limit: float | None) -> Tensor:
+    """Within +- `limit`; None for no limit."""
     return x if limit is None else x.clamp(-limit, limit)

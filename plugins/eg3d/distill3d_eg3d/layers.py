@@ -9,12 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill3d_eg3d.convolution import FIR, GAIN, SLOPE, Convolution, Kernel
-
-
-def leaky(x: Tensor) -> Tensor:
-    """Leaky ReLU, times a gain that keeps the variance."""
-    return F.leaky_relu(x, SLOPE) * GAIN
+from distill3d_eg3d.convolution import FIR, Convolution, Kernel, clamped, leaky
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -115,4 +110,4 @@ class ToPicture(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """(N, inputs, h, w) and w (N or 1, w_dim) to (N, outputs, h, w)."""
         x = self.convolution.to_picture(x, self.affine(w) * self.weight_gain, self.weight, self.bias)
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        return clamped(x, self.clamp)

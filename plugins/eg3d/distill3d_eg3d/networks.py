@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill3d_eg3d.architecture import FEATURES, Activation, Architecture, Upscaler
-from distill3d_eg3d.convolution import FIR, Convolution
-from distill3d_eg3d.layers import FullyConnected, SynthesisLayer, ToPicture, leaky, normalised
+from distill3d_eg3d.convolution import FIR, Convolution, leaky
+from distill3d_eg3d.layers import FullyConnected, SynthesisLayer, ToPicture, normalised
 
 
 class MappingNetwork(nn.Module):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from distill3d.cameras import from_label
-from distill3d.volume import pixel_rays
+from distill3d.volume import mean_depth, pixel_rays
 from distill3d_eg3d.generator import Generator
-from distill3d_eg3d.volume import Traced, cropped, mean_depth, ray_limits, trace
+from distill3d_eg3d.volume import Traced, cropped, ray_limits, trace
 
 if TYPE_CHECKING:
     from distill3d_eg3d.parity import Case

@@ -16,12 +16,12 @@ from distill3d.cameras import CameraPrior, Cameras, look_at, pinhole, to_label
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
 from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults, Scene, Stage
-from distill3d.volume import even_quantiles, pixel_rays
+from distill3d.volume import even_quantiles, mean_depth, pixel_rays
 from distill3d_eg3d.architecture import Architecture
 from distill3d_eg3d.generator import Generator, RawPicture
 from distill3d_eg3d.layers import LowRank, SynthesisLayer
 from distill3d_eg3d.networks import directly
-from distill3d_eg3d.volume import cropped, density_of, mean_depth, ray_limits, trace
+from distill3d_eg3d.volume import cropped, density_of, ray_limits, trace
 
 SURFACE = 9.0  # the official scripts' level, 10 before the activation softplus(x - 1)
 
@@ -118,13 +118,10 @@ class TriplaneRenderer(Renderer, AnySize, Field):
     @torch.no_grad()
     def _codes(self, z: Tensor) -> Tensor:
         like = self.generator.backbone.mapping.w_avg
-        label = average_camera_label(self.architecture).to(like).expand(len(z), -1)
+        label = average_camera_label(self.architecture).to(like)
+        ws = partial(self.generator.ws, label=label, psi=self.look.psi, cutoff=self.look.cutoff)
         # One by one: a subject must not depend on how many are drawn with it, not even in its last bit.
-        rows = [self._truncated(one[None].to(like), label[:1]) for one in z]
-        return torch.cat(rows)
-
-    def _truncated(self, z: Tensor, label: Tensor) -> Tensor:
-        return self.generator.ws(z, label, psi=self.look.psi, cutoff=self.look.cutoff)
+        return torch.cat([ws(one[None].to(like)) for one in z])
 
     def scene(self, codes: Tensor) -> Scene:
         """ "planes", and "ws", which super-resolution reads; "background" where the checkpoint has one."""

@@ -37,14 +37,6 @@ class Traced:
     passes: tuple[Tensor, Tensor, Tensor]  # the even pass' distances and weights, and the second's distances
 
 
-def mean_depth(depth: Tensor, opacity: Tensor, nearest: Tensor, farthest: Tensor) -> Tensor:
-    """Depth divided by opacity, within the ends of what was sampled; `farthest` where a ray met nothing."""
-    empty = opacity <= 0
-    mean = depth / torch.where(empty, torch.ones_like(opacity), opacity)  # no 0 / 0: its slope would spoil every weight
-    mean = torch.where(empty, torch.inf, mean)
-    return torch.minimum(torch.maximum(mean, nearest), farthest)
-
-
 def density_of(raw: Tensor) -> Tensor:
     """Raw density to density per world unit."""
     return F.softplus(raw - 1)
@@ -88,7 +80,7 @@ def trace(
     t = stratified(near, far, a.samples, jitter, spacing="edges", disparity=a.disparity)
     density, values = _asked(field, origins, directions, t)
     with torch.no_grad():
-        weights = composite_midpoints(t, density, density[..., None], density_of).weights
+        weights = _interval_weights(t, density)
         more = importance(t, weights, u)
     more_density, more_values = _asked(field, origins, directions, more)
     every, order = merge(t, more)
@@ -109,13 +101,18 @@ def _gathered_in_order(t: Tensor, density: Tensor, values: list[Tensor], order: 
 
 def _gathered(t: Tensor, density: Tensor, values: list[Tensor], order: Tensor) -> tuple[Tensor, ...]:
     """The same without moving a feature: an interval's weight goes to its two ends, half to each."""
-    middle = (density[..., 1:] + density[..., :-1]) / 2
-    weights = ray_weights(density_of(middle), t.diff(dim=-1))
+    weights = _interval_weights(t, density)
     shares = (F.pad(weights, (1, 0)) + F.pad(weights, (0, 1))) / 2
     shares = torch.zeros_like(shares).scatter(-1, order, shares).split([v.shape[-2] for v in values], -1)
     features = torch.stack([(s[..., None, :] @ v).squeeze(-2) for s, v in zip(shares, values)]).sum(0)
     depth = (weights * (t[..., 1:] + t[..., :-1])).sum(-1, keepdim=True) / 2
     return features, depth, weights.sum(-1, keepdim=True)
+
+
+def _interval_weights(t: Tensor, density: Tensor) -> Tensor:
+    """How much of the pixel each interval between two samples makes up, (N, R, n - 1)."""
+    middle = (density[..., 1:] + density[..., :-1]) / 2
+    return ray_weights(density_of(middle), t.diff(dim=-1))
 
 
 def importance(t: Tensor, weights: Tensor, u: Tensor) -> Tensor:

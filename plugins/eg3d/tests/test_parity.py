@@ -11,7 +11,7 @@ import distill3d_eg3d.observations as observations
 import distill3d_eg3d.volume as volume
 from distill3d.cameras import from_label
 from distill3d.draws import Draws
-from distill3d.volume import XY_XZ_ZY, sample_histogram
+from distill3d.volume import XY_XZ_ZY, mean_depth, sample_histogram
 from distill3d_eg3d.architecture import architecture_of
 from distill3d_eg3d.generator import Generator
 from distill3d_eg3d.observations import observe
@@ -139,7 +139,7 @@ def test_a_clamp_is_at_its_limit_and_not_below():
 def test_depth_is_held_within_what_was_sampled_and_is_the_farthest_of_it_where_there_is_nothing():
     """No reference data has a ray that meets nothing."""
     depth, opacity = torch.tensor([0.0, 2.4, 1.0, 9.0]), torch.tensor([0.0, 1.0, 1.0, 1.0])
-    found = volume.mean_depth(depth, opacity, torch.tensor(2.0), torch.tensor(3.0))
+    found = mean_depth(depth, opacity, torch.tensor(2.0), torch.tensor(3.0))
     assert found.tolist() == pytest.approx([3.0, 2.4, 2.0, 3.0])
 
 
