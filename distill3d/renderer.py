@@ -107,6 +107,10 @@ class Renderer(nn.Module, ABC):
             UnknownNameError: if there is no such group.
         """
 
+    def rate(self, name: str) -> float:
+        """Factor of the learning rate of a trained parameter, above 0; a decoder under a new layer may want less."""
+        return 1.0
+
     def codes_of_seeds(self, seeds: Sequence[int]) -> Tensor:
         """The subjects that users know by these numbers: (S, *code_shape), each independent of the others."""
         return torch.cat([self.sample_codes(Draws(seed, 0, (0,), "seed/")) for seed in seeds])

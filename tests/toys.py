@@ -103,6 +103,13 @@ def load_toy(weights=None, device="cpu") -> ToyTriplane:
     return toy(seed=1, dtype=torch.float32).to(device)
 
 
+class SlowDecoderToy(ToyTriplane):
+    """The toy with a decoder that learns at a tenth of the learning rate."""
+
+    def rate(self, name):
+        return 0.1 if name.startswith("decoder") else 1.0
+
+
 class AnySizeToy(ToyTriplane, AnySize):
     """The toy with the capability of a raw picture at any size."""
 

@@ -20,6 +20,8 @@ def groups_are_named(bench: RendererBench) -> None:
     for name, parameter in trained.items():
         known = own.get(name) is parameter
         expect(known, f"trainable()[{name!r}]", "the parameter that state_dict calls so", "another")
+        rate = bench.renderer.rate(name)
+        expect(0 < rate < float("inf"), f"rate({name!r})", "a positive number", rate)
     got = "a result"
     try:
         bench.renderer.trainable("no such group")

@@ -54,7 +54,7 @@ def train(
         started = time.perf_counter()
         log = trainer.step()
         seconds = time.perf_counter() - started
-        lr = trainer.optimizer.param_groups[0]["lr"]
+        lr = trainer.lr(log.step)  # of a parameter whose rate is 1
         _append(folder / METRICS, {**asdict(log), "lr": lr, "seconds": round(seconds, 4)})
         watch.on_step(log, seconds)
         stopping = watch.should_stop()

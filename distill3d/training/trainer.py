@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
-from distill3d.errors import DivergedError
+from distill3d.errors import ConfigError, DivergedError
 from distill3d.methods import Method
 from distill3d.objectives.term import Side, StepBatch, Weighted, furthest
 from distill3d.renderer import AnySize, Render, Renderer, Scene, Stage, example, frozen_copy
@@ -90,7 +91,7 @@ class Trainer:
         self.reference = frozen_copy(renderer, self.trained.values())
         for parameter in self.trained.values():
             parameter.requires_grad_(True)
-        self.optimizer = torch.optim.Adam(list(self.trained.values()), lr(0), betas=method.betas)
+        self.optimizer = torch.optim.Adam(rate_groups(renderer, self.trained), lr(0), betas=method.betas)
         self.step_number = 0
         self.skipped_in_a_row = 0
         self.previous: tuple[Scene, Scene] | None = None
@@ -129,7 +130,7 @@ class Trainer:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if log.skipped else 0
         if not log.skipped:
             for group in self.optimizer.param_groups:
-                group["lr"] = self.lr(self.step_number)
+                group["lr"] = self.lr(self.step_number) * group["rate"]
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step_number += 1
@@ -240,6 +241,21 @@ def _norm(gradients: list[Tensor]) -> float:
     if not gradients:
         return 0.0
     return float(torch.stack([g.square().sum().double().cpu() for g in gradients]).sum().sqrt())
+
+
+def rate_groups(renderer: Renderer, trained: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Adam's groups of parameters: one for each factor of the learning rate, in order of first appearance.
+
+    Raises:
+        ConfigError: for a factor that is not a positive number.
+    """
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in trained.items():
+        rate = renderer.rate(name)
+        if not 0 < rate < math.inf:
+            raise ConfigError(f"The rate of {name} must be a positive number, got {rate!r}.")
+        groups.setdefault(rate, []).append(parameter)
+    return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
 
 
 def cosine_decay(lr: float, final: float, steps: int) -> Callable[[int], float]:

@@ -19,25 +19,32 @@ from distill3d.training.checkpoint import (
     save_checkpoint,
 )
 from distill3d.training.trainer import Trainer, cosine_decay
-from tests.toys import toy
+from tests.toys import SlowDecoderToy, toy
 
 SCORER = GaussianScorer(latent_size=8)
 
 
-def trainer(method=ld_released, **options):
+def trainer(method=ld_released, renderer=None, **options):
     built = method(SCORER, CATALOGUE["zombie"], toy().defaults)
-    return Trainer(toy(dtype=torch.float32), built, batch=2, lr=cosine_decay(1e-2, 0.1, 8), **options)
+    renderer = renderer or toy(dtype=torch.float32)
+    return Trainer(renderer, built, batch=2, lr=cosine_decay(1e-2, 0.1, 8), **options)
 
 
+def with_a_slow_decoder():
+    torch.manual_seed(0)
+    return SlowDecoderToy()
+
+
+@pytest.mark.parametrize("make", [lambda: toy(dtype=torch.float32), with_a_slow_decoder], ids=["one rate", "two rates"])
 @pytest.mark.parametrize("method", [ld, ld_released, sds])
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, method):
-    straight = trainer(method)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, method, make):
+    straight = trainer(method, make())
     for _ in range(2):
         straight.step()
     save_checkpoint(tmp_path, straight)
     for _ in range(2):
         straight.step()
-    resumed = trainer(method)
+    resumed = trainer(method, make())
     load_checkpoint(latest_checkpoint(tmp_path), resumed)
     assert resumed.step_number == 2
     for _ in range(2):

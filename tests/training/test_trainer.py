@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 
-from distill3d.errors import DivergedError
+from distill3d.errors import ConfigError, DivergedError
 from distill3d.methods import Method, ld, ld_paper, ld_released, sds
 from distill3d.objectives import LDLoss
 from distill3d.objectives.denoising import Denoising, pick
@@ -21,7 +21,7 @@ from distill3d.scorers.gaussian import GaussianScorer
 from distill3d.styles import CATALOGUE
 from distill3d.training.trainer import Trainer, cosine_decay, linked_groups
 from distill3d.views import Grid
-from tests.toys import AROUND, AnySizeToy, single_view_method, toy
+from tests.toys import AROUND, AnySizeToy, SlowDecoderToy, single_view_method, toy
 from tests.training.saved_bytes import SavedBytes
 
 SCORER = GaussianScorer(latent_size=8)
@@ -287,6 +287,39 @@ def test_steps_repeat_bit_for_bit_under_another_hash_seed():
         ).stdout
 
     assert run("1") == run("2")
+
+
+def test_without_rates_there_is_one_group_of_all_parameters_in_their_order():
+    trainer = Trainer(toy(), method("sds"))
+    (group,) = trainer.optimizer.param_groups
+    assert all(a is b for a, b in zip(group["params"], trainer.trained.values(), strict=True))
+
+
+@pytest.mark.parametrize("first", [1e-2, 3e-4])
+def test_a_first_step_moves_each_parameter_by_its_rate(first):
+    """Adam's first step is the learning rate times the sign of the gradient, up to its epsilon."""
+    torch.manual_seed(0)
+    trainer = Trainer(SlowDecoderToy().double(), method("sds"), lr=lambda step: first * 0.5**step)
+    assert len(trainer.optimizer.param_groups) == 2
+    before = {name: p.detach().clone() for name, p in trainer.trained.items()}
+    trainer.gradients()
+    clear = {name: p.grad.abs() > 1e-3 * p.grad.abs().max() for name, p in trainer.trained.items() if p.grad.any()}
+    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.step()
+    moved = {name: (trainer.trained[name] - before[name])[where].abs() for name, where in clear.items()}
+    for name, distance in moved.items():
+        expected = first * (0.1 if name.startswith("decoder") else 1.0)
+        torch.testing.assert_close(distance, torch.full_like(distance, expected), rtol=1e-2, atol=0)
+    trainer.step()
+    rates = [group["lr"] for group in trainer.optimizer.param_groups]
+    assert rates == pytest.approx([first * 0.5, first * 0.05])
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
+def test_a_rate_that_is_no_positive_number_is_refused_by_the_parameters_name(rate, monkeypatch):
+    monkeypatch.setattr(SlowDecoderToy, "rate", lambda self, name: rate)
+    with pytest.raises(ConfigError, match=r"rate of layers\.0\.weight must be a positive number"):
+        Trainer(SlowDecoderToy(), method("sds"))
 
 
 def test_the_learning_rate_falls_along_a_cosine():
