@@ -1,0 +1,76 @@
+"""What a large reconstruction model is to this plugin: a picture in, planes out, rays to colours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from distill3d.draws import Draws
+
+Numbers = tuple[Tensor, ...]  # random numbers of rays, each (S, N, ...); none for a deterministic model
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What rays gathered, without any background."""
+
+    colour: Tensor  # (S, N, 3): sum of weight * colour, colours in [0, 1]
+    depth: Tensor  # (S, N, 1): sum of weight * distance, not divided by the opacity
+    opacity: Tensor  # (S, N, 1) in [0, 1]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which parameters a training group means, by the beginnings of their names."""
+
+    decoder: tuple[str, ...]
+    upsampler: tuple[str, ...]
+    blocks: tuple[str, ...]  # one for each block of the plane transformer, in order
+    low_rank_modules: tuple[str, ...]  # ends of the names of linear layers that take low-rank changes
+    low_rank_parameters: tuple[str, ...] = ()  # ends of the names of fused weights that do
+
+
+class ReconstructionModel(nn.Module, ABC):
+    """A network with the published keys, in its own world and its own conventions.
+
+    `reference=True` computes by the published recipe literally; the fast form agrees to rounding.
+    """
+
+    image_size: int  # side of the picture that `tokens` reads
+    box_side: float  # own units
+    surface_density: float  # the published level of the mesh, per own unit
+    to_own: tuple[tuple[float, float, float], ...]  # rows: canonical (x, y, z) to own
+    camera_radius: float  # of the view that the input picture is, own units
+    camera_focal: float  # divided by image size
+    picture_size: int  # of published renders
+    parts: Parts
+
+    @abstractmethod
+    def tokens(self, image: Tensor) -> Tensor:
+        """The image tokenizer: pictures (S, 3, image_size, image_size) in [0, 1] to (S, T, C)."""
+
+    @abstractmethod
+    def planes(self, tokens: Tensor) -> Tensor:
+        """The plane transformer and what upsamples it: (S, T, C) to planes (S, 3, C', h, w), the scene code."""
+
+    @abstractmethod
+    def readable(self, planes: Tensor) -> Tensor:
+        """The planes as `trace` and `query` read them: made once for all rays of a render, (S, ...)."""
+
+    @abstractmethod
+    def numbers(self, draws: Draws | None, rays: int, like: Tensor) -> Numbers:
+        """What sampling along that many rays takes: drawn, or the middles for None."""
+
+    @abstractmethod
+    def trace(self, readable: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
+        """Volume rendering of rays (S, N, 3) in the own world; directions have length 1. A ray that misses the box,
+        or runs along an axis, is well defined: nothing, with finite slopes."""
+
+    @abstractmethod
+    def query(self, readable: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The field at points (S, N, 3) of the own world: density (S, N) per own unit, colours (S, N, 3) in [0, 1].
+
+        Outside of the box the density is 0.
+        """
