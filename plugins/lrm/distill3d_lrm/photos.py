@@ -15,9 +15,7 @@ from distill3d_lrm.preparation import Pixels
 
 MOST_PIXELS = 100_000_000
 LONG_SIDE = 2048  # of what is given back; the models read 512 or less
-SUFFIXES = frozenset(
-    ".avif .bmp .gif .heic .heif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
-)
+PICTURES = "avif bmp gif heic heif jp2 jpe jpeg jpg mpo pbm pgm png pnm ppm tif tiff webp"  # endings
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF")  # EPS would run a program
 READ = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000 and PPM"
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -85,7 +83,7 @@ def _files(given: str) -> list[Path]:
         inside = sorted(path.iterdir())
     except OSError as error:
         raise ConfigError(f"The folder {path} cannot be read: {error.strerror}.") from error
-    shown = [file for file in inside if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    shown = [file for file in inside if file.suffix[1:].lower() in PICTURES.split() and not file.name.startswith(".")]
     pictures = [file for file in shown if file.is_file()]
     if not pictures:
         raise ConfigError(f"The folder {path} holds no picture. Put {READ} files there.")
@@ -156,4 +154,5 @@ def _unknown(path: Path) -> str:
 
 
 def _too_large(path: Path) -> str:
-    return f"{path} has more than {MOST_PIXELS // 1_000_000} million pixels. Make it smaller: {LONG_SIDE} a side is enough."
+    most = MOST_PIXELS // 1_000_000
+    return f"{path} has more than {most} million pixels. Make it smaller: {LONG_SIDE} a side is enough."
