@@ -27,6 +27,7 @@ STRETCH = 0.001  # colours are sigmoids that reach this much past 0 and 1, so th
 AXES = XY_XZ_ZY
 SIZES = {512: (224, 192), 768: (336, 288), 1024: (448, 384)}  # by width: of the picture read, of published renders
 SAMPLES = (8, 4096)  # along a ray: the second pass needs a few intervals
+LARGEST = {"channels": 8192, "camera_channels": 8192, "layers": 128, "plane_size": 256, "plane_channels": 1024}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,9 @@ class OpenLRMConfig:
         return found
 
     def _check(self, cells: int, encoder_channels: int) -> None:
+        for name, most in LARGEST.items():
+            if getattr(self, name) > most:
+                raise WeightsError(f"{name} of the checkpoint's config is at most {most}, got {getattr(self, name)}.")
         if self.channels % self.heads:
             raise WeightsError(f"transformer_heads {self.heads} do not divide transformer_dim {self.channels}.")
         if cells != 2 * self.plane_size:
