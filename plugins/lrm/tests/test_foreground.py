@@ -174,7 +174,7 @@ def test_a_horizon_is_no_outline_of_a_subject(no_rembg):
 def test_without_rembg_the_error_names_the_photo_the_extra_and_the_way_around(no_rembg):
     rgba, _ = painted(np.clip(textured()["grain"], 0, 255))
     for how in ("auto", "rembg"):
-        with pytest.raises(ConfigError, match=r"anna\.jpg .* distill3d-lrm\[rembg\].* PNG with transparency"):
+        with pytest.raises(ConfigError, match=r"anna\.jpg .*'distill3d-lrm\[rembg\].* PNG with transparency"):
             with_alpha(rgba, how, PHOTO)
 
 
