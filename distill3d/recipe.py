@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, DivergedError, PromptError, UnknownNameError
 from distill3d.files import write_text
@@ -26,6 +24,7 @@ from distill3d.runs import (
     LICENCES,
     VERSIONS,
     check_base,
+    check_device,
     claim_folder,
     fingerprint,
     load_backbone,
@@ -106,19 +105,6 @@ def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
 def _absolute(place: str | None) -> str | None:
     """A path that exists made absolute; a name or a Hub id stays."""
     return str(Path(place).resolve()) if place is not None and Path(place).exists() else place
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that is not here.
-
-    Raises:
-        ConfigError: naming those that are.
-    """
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise ConfigError(f"There is no device {name!r} here. There is: {', '.join(here)}.") from error
 
 
 def load_scorer(config: DistillConfig) -> Scorer:

@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -147,6 +148,20 @@ class Field(ABC):
             points: (S, N, 3), in the canonical world.
         Returns:
             density (S, N) per world unit, not negative, and colours (S, N, 3), nominally in [-1, 1].
+        """
+
+
+class FromPhotos(ABC):
+    """A capability of a backbone: its subjects are photographs."""
+
+    @abstractmethod
+    def codes_of_photos(self, paths: Sequence[Path]) -> Tensor:
+        """The subjects in these picture files: (S, *code_shape), each independent of the others.
+
+        Nothing that is trained acts here, as before `scene` anywhere.
+
+        Raises:
+            ConfigError: for a file that is missing, or is no picture that this backbone can read.
         """
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 import re
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from distill3d.config import DistillConfig
-from distill3d.errors import RunError, WeightsError
+from distill3d.errors import ConfigError, RunError, WeightsError
 from distill3d.files import sha256, storing, write_text, written_aside
 from distill3d.options import checked_options
 from distill3d.plugins import registry
@@ -62,9 +63,17 @@ def claim_folder(folder: Path) -> None:
 
 
 def new_folder(config: DistillConfig) -> Path:
-    """runs/STYLE-BACKBONE, with a number if that is taken; made here, so that no other run can take it."""
-    name = re.sub(r"[^a-z0-9]+", "-", config.style.lower()).strip("-")[:40] or "run"
-    first = Path("runs") / f"{name}-{config.backbone}"
+    """runs/STYLE-BACKBONE, with a number if that is taken."""
+    return numbered_folder(Path("runs") / f"{as_file_name(config.style) or 'run'}-{config.backbone}")
+
+
+def as_file_name(text: str) -> str:
+    """A short name of small letters, digits and dashes; empty if the text has no such."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
+
+
+def numbered_folder(first: Path) -> Path:
+    """`first`, with a number if that is taken; made here, so that nobody else can take it."""
     candidates = [first, *(first.with_name(f"{first.name}-{i}") for i in range(2, 1000))]
     for folder in candidates:
         with storing(folder):
@@ -73,7 +82,7 @@ def new_folder(config: DistillConfig) -> Path:
             except FileExistsError:
                 continue
         return folder
-    raise RunError(f"There are 999 runs called {first} already. Choose a folder with --out.")
+    raise RunError(f"There are 999 folders called {first} already. Choose a folder with --out.")
 
 
 def read_config(folder: Path) -> DistillConfig:
@@ -86,6 +95,24 @@ def read_config(folder: Path) -> DistillConfig:
     if not path.is_file():
         raise RunError(f"{folder} is no run folder: it has no {CONFIG}.")
     return DistillConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not here.
+
+    Raises:
+        ConfigError: naming those that are.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ConfigError(f"There is no device {name!r} here. There is: {', '.join(here)}.") from error
+
+
+def without_subjects(config: DistillConfig) -> DistillConfig:
+    """The config without the paths that `--subjects` gave."""
+    return replace(config, backbone_options={k: v for k, v in config.backbone_options.items() if k != "subjects"})
 
 
 def load_backbone(config: DistillConfig, device: str | None = None) -> Renderer:
@@ -108,10 +135,22 @@ def load_run(folder: Path | str, device: str | None = None) -> Renderer:
     return load_original_and_run(folder, device)[1]
 
 
-def load_original_and_run(folder: Path | str, device: str | None = None) -> tuple[Renderer, Renderer]:
-    """The backbone as it was, and as the run left it; `device` takes the place of the run's own."""
+def load_original_and_run(
+    folder: Path | str, device: str | None = None, *, subjects: bool = True
+) -> tuple[Renderer, Renderer]:
+    """The backbone as it was, and as the run left it.
+
+    Args:
+        device: takes the place of the run's own.
+        subjects: False leaves out the files of subjects that the run was trained on, for who brings others.
+    Raises:
+        ConfigError, RunError, WeightsError: for a device that is not here, no run, or damaged weights.
+    """
     folder = Path(folder)
     config = read_config(folder)
+    if not subjects:
+        config = without_subjects(config)
+    check_device(device or config.device)
     path = trained_weights(folder)
     original = load_backbone(config, device).requires_grad_(False)
     check_base(folder, fingerprint(original))

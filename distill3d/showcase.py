@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distill3d.cameras import CameraPrior, orbit
-from distill3d.renderer import Renderer
+from distill3d.renderer import Renderer, Scene, example
 from distill3d.report.pictures import before_after_sheet, save_picture
 from distill3d.report.turntable import save_turntable
 
@@ -23,21 +23,32 @@ PITCH = 5.0  # degrees: a little from above
 
 @torch.no_grad()
 def look(renderer: Renderer, seeds: Sequence[int], yaws: Sequence[float]) -> Tensor:
-    """Subjects by cameras, (S, V, 3, H, W) in [-1, 1] on the CPU; yaws in degrees.
+    """Subjects by cameras, (S, V, 3, H, W) in [-1, 1] on the CPU; yaws in degrees."""
+    scenes = (renderer.scene(renderer.codes_of_seeds([seed])) for seed in seeds)
+    return torch.stack([look_round(renderer, scene, yaws) for scene in scenes])
+
+
+@torch.no_grad()
+def look_round(
+    renderer: Renderer, scene: Scene, yaws: Sequence[float], *, seen: Callable[[], None] = lambda: None
+) -> Tensor:
+    """One subject by cameras, (V, 3, H, W) in [-1, 1] on the CPU.
 
     Rendered one picture at a time: memory does not grow with the number of views.
+
+    Args:
+        scene: as returned by `renderer.scene`, one subject.
+        yaws: degrees.
+        seen: called after each picture.
     """
     angles = torch.deg2rad(torch.tensor([list(yaws), [PITCH] * len(yaws)]))
-    front = renderer.defaults.front
-    rows = []
-    for seed in seeds:
-        codes = renderer.codes_of_seeds([seed])
-        scene = renderer.scene(codes)
-        cameras = [
-            orbit(yaw.view(1, 1), pitch.view(1, 1), front.radius, front.focal).to(codes) for yaw, pitch in angles.T
-        ]
-        rows.append(torch.cat([renderer.render(scene, camera).stage("image")[0].float().cpu() for camera in cameras]))
-    return torch.stack(rows)
+    front, like = renderer.defaults.front, example(scene)
+    pictures = []
+    for yaw, pitch in angles.T:
+        camera = orbit(yaw.view(1, 1), pitch.view(1, 1), front.radius, front.focal).to(like)
+        pictures.append(renderer.render(scene, camera).stage("image")[0].float().cpu())
+        seen()
+    return torch.cat(pictures)
 
 
 def turntable_yaws(around: CameraPrior, frames: int) -> list[float]:
@@ -65,7 +76,7 @@ class Showcase:
         after = self._originals if step == 0 else look(self.stylised, PREVIEW_SEEDS, PREVIEW_YAWS)
         path = self.folder / "previews" / f"step_{step:06d}.png"
         sheet = before_after_sheet(
-            self._originals, after, subject_labels=_names(PREVIEW_SEEDS), view_labels=_degrees(PREVIEW_YAWS)
+            self._originals, after, subject_labels=_names(PREVIEW_SEEDS), view_labels=degrees(PREVIEW_YAWS)
         )
         save_picture(sheet, path)
         return path
@@ -73,7 +84,7 @@ class Showcase:
     def sheet(self) -> Path:
         """sheet.png: six subjects, five views each, before and after."""
         before, after = (look(r, SHEET_SEEDS, SHEET_YAWS) for r in (self.original, self.stylised))
-        sheet = before_after_sheet(before, after, subject_labels=_names(SHEET_SEEDS), view_labels=_degrees(SHEET_YAWS))
+        sheet = before_after_sheet(before, after, subject_labels=_names(SHEET_SEEDS), view_labels=degrees(SHEET_YAWS))
         save_picture(sheet, self.folder / "sheet.png")
         return self.folder / "sheet.png"
 
@@ -90,5 +101,6 @@ def _names(seeds: Sequence[int]) -> list[str]:
     return [f"seed {seed}" for seed in seeds]
 
 
-def _degrees(yaws: Sequence[float]) -> list[str]:
+def degrees(yaws: Sequence[float]) -> list[str]:
+    """The words above the columns of a sheet."""
     return [f"{yaw:+.0f}°" if yaw else "front" for yaw in yaws]

@@ -32,7 +32,7 @@ def test_commands_and_their_options_exist(page):
 
     group = typer.main.get_command(app)
     for line in re.findall(r"distill3d (?:[a-z][\w-]*)(?: [^\n`#|]*)?", page.read_text(encoding="utf-8")):
-        if not line.startswith("distill3d run") and not line.startswith("distill3d render"):
+        if not line.startswith(("distill3d run", "distill3d render", "distill3d stylize")):
             continue
         words = shlex.split(line.replace("\\", " "), comments=True)
         known = {option for p in group.commands[words[1]].params for option in p.opts}

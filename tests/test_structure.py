@@ -14,9 +14,9 @@ import distill3d
 PACKAGE = Path(__file__).parents[1] / "distill3d"
 FLOORS = [  # from the top; a module may import from its own floor and from those below
     {"cli"},
-    {"evaluate"},
+    {"evaluate", "stylize"},
     {"recipe", "builtin", "testing"},
-    {"runs", "showcase", "training"},
+    {"runs", "hub", "showcase", "training"},
     {"methods"},
     {"objectives", "tiny", "scorers", "plugins", "report", "export"},
     {"volume", "renderer", "scorer", "views", "evaluation"},

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
-from distill3d.renderer import Render, Renderer
+from distill3d.renderer import FromPhotos, Render, Renderer
 from distill3d.schedule import Schedule
 from distill3d.scorer import Scorer
 from distill3d.scorers.gaussian import GaussianScorer
@@ -78,6 +79,40 @@ class Ball(Renderer):
         if group != "default":
             raise UnknownNameError("training group", group, ["default"])
         return {name: p for name, p in self.named_parameters() if not name.startswith("mapping")}
+
+
+class PhotoBall(Ball, FromPhotos):
+    """A ball of a picture's mean colour and opacity."""
+
+    def codes_of_photos(self, paths):
+        return torch.stack([self.read(path) for path in paths])
+
+    def read(self, path):
+        try:
+            mean = Image.open(path).convert("RGBA").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+        except OSError as error:
+            raise ConfigError(f"{path} is no picture.") from error
+        return torch.tensor(mean).to(self.paint.weight) / 127.5 - 1
+
+
+def refuse_all(self, path):
+    raise ConfigError("Too small.")
+
+
+BROKEN_PHOTOS = {
+    "a row for each": ({"codes_of_photos": lambda self, paths: self.read(paths[0])}, "shape"),
+    "asked again": ({"codes_of_photos": lambda self, paths: torch.randn(len(paths), 4)}, "asked again"),
+    "alone": (
+        {"codes_of_photos": lambda self, paths: torch.stack(c := [self.read(p) for p in paths]) + len(c)},
+        "second picture's alone",
+    ),
+    "unread": ({"read": lambda self, path: self.paint.weight[0] + ord(path.name[0])}, "a missing file"),
+    "one for all": (
+        {"codes_of_photos": lambda self, paths: torch.stack([PhotoBall.read(self, p) for p in paths]) * 0},
+        "different subjects",
+    ),
+    "another error": ({"read": lambda self, path: torch.tensor(Image.open(path).getpixel((30, 48))) / 255}, "NotFound"),
+}
 
 
 class Changed(Ball):
@@ -356,6 +391,24 @@ def test_a_broken_backbone_is_told_what_is_broken(name):
         check_renderer(broken())
     assert str(caught.value).startswith(f"{broken.__name__}: ")
     assert "expected" in str(caught.value)
+
+
+def test_a_backbone_that_reads_photographs_keeps_the_promise_of_that():
+    report = check_renderer(PhotoBall())
+    assert len(report.checks) == 22
+    assert not report.skipped
+
+
+@pytest.mark.parametrize("name", BROKEN_PHOTOS)
+def test_each_broken_reader_of_photographs_is_caught(name):
+    changes, said = BROKEN_PHOTOS[name]
+    with pytest.raises(ContractError, match=said):
+        check_renderer(type("Broken", (PhotoBall,), changes)())
+
+
+def test_a_reader_that_refuses_the_made_up_picture_is_not_judged_by_it():
+    report = check_renderer(type("Choosy", (PhotoBall,), {"read": refuse_all})())
+    assert [check.note for check in report.skipped] == ["it refuses a made-up cut-out: Too small."]
 
 
 def test_a_backbone_without_outline_skips_only_what_needs_one():

@@ -1,17 +1,21 @@
 """A backbone of a few lines with enough structure to break a wrong trainer."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from distill3d.cameras import CameraPrior
-from distill3d.errors import UnknownNameError
+from distill3d.errors import ConfigError, UnknownNameError
 from distill3d.methods import Method
 from distill3d.objectives import LDLoss
 from distill3d.objectives.denoising import Denoising, pick
 from distill3d.objectives.term import Weighted
 from distill3d.objectives.terms import ScoreTerm
-from distill3d.renderer import AnySize, Render, Renderer, RunDefaults
+from distill3d.renderer import AnySize, Field, FromPhotos, Render, Renderer, RunDefaults
 from distill3d.views import Single, View, fit
 
 AROUND = CameraPrior(yaw=180)
@@ -63,19 +67,23 @@ class ToyTriplane(Renderer):
         step = 2.0 / self.samples
         t = 1.7 + step * (torch.arange(self.samples).to(planes) + (0.5 if jitter is None else jitter.to(planes)))
         t = t.expand(s, v, size * size, self.samples)
-        points = 2 * (cameras.cam2world[..., None, None, :3, 3] + ray[..., None, :] * t[..., None])
-        grids = torch.stack([points[..., [0, 1]], points[..., [0, 2]], points[..., [2, 1]]], 1)
-        grids = grids.flatten(0, 1).flatten(1, 2)
-        sampled = F.grid_sample(planes.flatten(0, 1), grids, align_corners=False).unflatten(0, (s, 3)).sum(1)
-        density, colour = (
-            self.decoder(sampled.movedim(1, -1)).view(s, v, size * size, self.samples, -1).split([1, 3], -1)
-        )
-        alpha = 1 - torch.exp(-F.softplus(density) * step)
+        points = cameras.cam2world[..., None, None, :3, 3] + ray[..., None, :] * t[..., None]
+        density, colour = (x.view(*points.shape[:-1], -1) for x in self._look_up(planes, points.flatten(1, 2)))
+        alpha = 1 - torch.exp(-density * step)
         through = torch.cumprod(torch.cat([torch.ones_like(alpha[..., :1, :]), 1 - alpha[..., :-1, :]], -2), -2)
         weight = alpha * through
         as_picture = lambda x: x.transpose(-1, -2).unflatten(-1, (size, size))  # noqa: E731
         depth = (weight * t[..., None]).sum(-2) + (1 - weight.sum(-2)) * 3.7
         return as_picture((weight * colour).sum(-2)), as_picture(depth), as_picture(weight.sum(-2))
+
+    def _look_up(self, planes: Tensor, points: Tensor):
+        """Density (S, n, m, 1) and colours (S, n, m, 3) at points (S, n, m, 3)."""
+        points = 2 * points
+        grids = torch.stack([points[..., [0, 1]], points[..., [0, 2]], points[..., [2, 1]]], 1)
+        sampled = F.grid_sample(planes.flatten(0, 1), grids.flatten(0, 1), align_corners=False)
+        sampled = sampled.unflatten(0, (len(points), 3)).sum(1)
+        density, colour = self.decoder(sampled.movedim(1, -1)).split([1, 3], -1)
+        return F.softplus(density), colour
 
     def trainable(self, group="default"):
         groups = {"default": ("layers", "decoder", "modulate", "superres"), "all": ("",)}
@@ -108,6 +116,38 @@ class SlowDecoderToy(ToyTriplane):
 
     def rate(self, name):
         return 0.1 if name.startswith("decoder") else 1.0
+
+
+class PhotoToy(ToyTriplane, FromPhotos, Field):
+    """The toy whose subjects are photographs: their colours, shrunk to few numbers, are the codes."""
+
+    box_side, surface_density = 1.0, 0.7
+
+    def codes_of_photos(self, paths):
+        num_ws, width = self.code_shape
+        assert num_ws == 3  # a number for each colour
+        return torch.stack([self._read(path, width) for path in paths]).to(self.decoder.weight)
+
+    @staticmethod
+    def _read(path, width):
+        try:
+            with Image.open(path) as picture:
+                small = picture.convert("RGB").resize((width, 1), Image.Resampling.BOX)
+        except OSError as error:
+            raise ConfigError(f"{path} is no picture that can be read.") from error
+        return torch.tensor(list(small.tobytes())).view(width, 3).T / 127.5 - 1
+
+    def query(self, scene, points):
+        density, colours = self._look_up(scene["planes"], points[:, :, None])
+        return density[:, :, 0, 0], torch.tanh(colours[:, :, 0])
+
+
+def load_photo_toy(weights=None, device="cpu", *, subjects: Sequence[str] = ()) -> PhotoToy:
+    """The toy that reads photographs, as a plugin would offer it."""
+    if any(not Path(place).exists() for place in subjects):
+        raise ConfigError(f"There are no subjects at {subjects}.")
+    torch.manual_seed(1)
+    return PhotoToy().to(device)
 
 
 class AnySizeToy(ToyTriplane, AnySize):

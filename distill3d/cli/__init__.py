@@ -74,11 +74,12 @@ def options(
 
 
 def _register_commands() -> None:
-    from distill3d.cli import doctor, evaluate, lists, mesh, render, run
+    from distill3d.cli import doctor, evaluate, lists, mesh, render, run, stylize
 
     app.command()(run.run)
     app.command()(render.render)
     app.command()(mesh.mesh)
+    app.command()(stylize.stylize)
     app.command()(evaluate.evaluate)
     lists.add_to(app)
     app.command()(doctor.doctor)

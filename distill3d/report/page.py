@@ -23,13 +23,8 @@ def write_report(folder: Path) -> Path:
     Raises:
         RunError: if it cannot be written.
     """
-    import jinja2  # heavy: only when a page is written
-
     config, records = _read_json(folder / "config.json"), read_metrics(folder / "metrics.jsonl")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("distill3d.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         config={**config, "options": " ".join(_settings(config.get("options", {})))},
         state=_read_json(folder / "run.json"),
         sheet=data_uri(folder / "sheet.png"),
@@ -46,6 +41,14 @@ def write_report(folder: Path) -> Path:
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def template(name: str) -> Any:
+    """A jinja2 template of this folder; what it is given is escaped."""
+    import jinja2  # heavy: only when a page is written
+
+    loader = jinja2.PackageLoader("distill3d.report")
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
 def data_uri(path: Path) -> str | None:

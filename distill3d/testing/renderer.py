@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError
-from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults
+from distill3d.renderer import AnySize, Field, FromPhotos, Render, Renderer, RunDefaults
 from distill3d.testing.camera_checks import CAMERA_CHECKS
 from distill3d.testing.contract import (
     NotApplicable,
@@ -19,6 +19,7 @@ from distill3d.testing.contract import (
     expect_shape,
     run_checks,
 )
+from distill3d.testing.photo_checks import photos_name_subjects
 from distill3d.testing.renderer_bench import RendererBench, put_back, training_only
 from distill3d.testing.weight_checks import WEIGHT_CHECKS
 from distill3d.volume import along, pixel_rays
@@ -232,7 +233,11 @@ def refuses_cameras_of_other_subjects(bench: RendererBench) -> None:
         expect(False, what, "distill3d.errors.ShapeError", got)
 
 
-CAPABILITY_CHECKS = {AnySize: raw_comes_at_any_size, Field: field_is_what_render_sees}
+CAPABILITY_CHECKS = {
+    AnySize: raw_comes_at_any_size,
+    Field: field_is_what_render_sees,
+    FromPhotos: photos_name_subjects,
+}
 FORM_CHECKS = (
     declares_itself,
     codes_follow_their_draws,

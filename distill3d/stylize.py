@@ -1,0 +1,198 @@
+"""A photograph in a style: turned round, as a mesh and on a page, by a run on a backbone that reads photographs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill3d import __version__
+from distill3d.errors import ConfigError, MissingExtraError, RunError
+from distill3d.export import Mesh, extract_mesh, save_mesh
+from distill3d.files import folder_written_aside, storing
+from distill3d.hub import find_run
+from distill3d.renderer import FromPhotos, Renderer, Scene
+from distill3d.report.pictures import contact_sheet, save_picture
+from distill3d.report.stylised import PAGE, write_page
+from distill3d.report.turntable import save_turntable
+from distill3d.runs import as_file_name, load_original_and_run, numbered_folder, read_config
+from distill3d.showcase import degrees, look_round, turntable_yaws
+
+SHEET, TURNTABLE, MESH, RECORD = "sheet.png", "turntable.webp", "head.glb", "stylize.json"
+SHEET_YAW = 60.0  # degrees to both sides, where the backbone's cameras go that far
+Progress = Callable[[str, int, int], None]  # what is being done, how much of how much is
+
+
+@dataclass(frozen=True, kw_only=True)
+class StylizeOptions:
+    """What is made of a photograph.
+
+    Args:
+        original: show the subject before the run above the stylised one.
+        frames: of the turntable, at least 2.
+        resolution: of the mesh, points along each side of the box, at least 8.
+        mesh: None makes one where backbone and installed packages can; True insists.
+    """
+
+    original: bool = True
+    frames: int = 24
+    resolution: int = 128
+    mesh: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames < 2 or self.resolution < 8:
+            raise ConfigError(
+                f"A turntable has at least 2 frames and a mesh 8 points along a side, got {self.frames} and "
+                f"{self.resolution}."
+            )
+
+
+@dataclass(frozen=True)
+class Stylised:
+    """Where it was written, and why no mesh was, if none was."""
+
+    folder: Path
+    no_mesh: str | None
+
+    @property
+    def page(self) -> Path:
+        return self.folder / PAGE
+
+
+@torch.no_grad()
+def stylize(
+    photo: Path,
+    model: str,
+    out: Path | None = None,
+    *,
+    options: StylizeOptions | None = None,
+    device: str | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Stylised:
+    """Read a photograph by a run's generator and write what it looks like in the style; the files are named above.
+
+    Args:
+        model: a run's folder, or a Hub id "user/name" of a published one.
+        out: the folder, new or empty; None for stylised/PHOTO-STYLE, with a number if that is taken.
+    Raises:
+        ConfigError: for a picture that cannot be read, a backbone that reads none, or a mesh that cannot be had.
+        MissingExtraError: if a mesh is insisted on without the `mesh` extra.
+        RunError, WeightsError: for a run that cannot be found or loaded, or a place that cannot be written.
+    """
+    options = options or StylizeOptions()
+    if not photo.is_file():
+        raise ConfigError(f"There is no picture {photo}.")
+    progress("loading", 0, 1)
+    run = find_run(model)
+    config = read_config(run)
+    original, stylised = load_original_and_run(run, device, subjects=False)
+    if not isinstance(original, FromPhotos):
+        raise ConfigError(
+            f"Backbone {config.backbone!r} draws its subjects itself; stylize needs one that reads photographs, as "
+            "triposr or openlrm."
+        )
+    name = f"{as_file_name(photo.stem) or 'photo'}-{as_file_name(config.style) or 'style'}"
+    with _claimed(out, Path("stylised") / name) as folder:
+        progress("reading the photograph", 0, 1)
+        codes = original.codes_of_photos([photo])  # of both: nothing that is trained acts before `scene`
+        scene = stylised.scene(codes)
+        mesh, no_mesh = _mesh(stylised, scene, options, progress)
+        shown = {"original": (original, original.scene(codes))} if options.original else {}
+        pictures = _Pictures.of({**shown, "stylised": (stylised, scene)}, options.frames, progress)
+        record = {
+            "photo": photo.name,
+            "run": run.resolve().name if Path(model).is_dir() else model,  # no path of this machine
+            "style": config.style,
+            "backbone": config.backbone,
+            "distill3d": __version__,
+            "weights_licence": original.weights_licence,
+            "settings": {**asdict(options), "mesh": mesh is not None},
+        }
+        with folder_written_aside(folder) as aside:
+            _write(aside, photo, pictures, mesh, record)
+    return Stylised(folder, no_mesh)
+
+
+@contextlib.contextmanager
+def _claimed(out: Path | None, first: Path) -> Iterator[Path]:
+    """The folder to write: made empty, so that a place that cannot be written is known before the work; else gone."""
+    if out is None:
+        folder = numbered_folder(first)
+    else:
+        folder = out
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise RunError(f"{folder} is not empty. Choose another place with --out.")
+    try:
+        yield folder
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            if out is None:
+                folder.parent.rmdir()  # unless other photographs are in it
+        raise
+
+
+def _mesh(
+    renderer: Renderer, scene: Scene, options: StylizeOptions, progress: Progress
+) -> tuple[Mesh | None, str | None]:
+    """The surface, or None and why."""
+    if options.mesh is False:
+        return None, None
+    resolution = options.resolution
+    try:
+        step = lambda done, total: progress("asking the field", done, total)  # noqa: E731
+        return extract_mesh(renderer, scene, resolution=resolution, progress=step), None
+    except (ConfigError, MissingExtraError) as error:
+        if options.mesh:
+            raise
+        return None, str(error)
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Views of the original, if it is shown, and of the stylised subject, by those names."""
+
+    sheet: dict[str, Tensor]  # each (V, 3, H, W) in [-1, 1]
+    turn: dict[str, Tensor]  # each (T, 3, H, W)
+    sheet_yaws: list[float]
+
+    @classmethod
+    def of(cls, scenes: dict[str, tuple[Renderer, Scene]], frames: int, progress: Progress) -> _Pictures:
+        around = scenes["stylised"][0].defaults.around
+        widest = min(SHEET_YAW, around.yaw)
+        sheet_yaws = [widest * place for place in (-1.0, -0.5, 0.0, 0.5, 1.0)]
+        yaws = [*sheet_yaws, *turntable_yaws(around, frames)]
+        done, total = 0, len(scenes) * len(yaws)
+
+        def seen() -> None:
+            nonlocal done
+            done += 1
+            progress("rendering", done, total)
+
+        rows = {name: look_round(renderer, scene, yaws, seen=seen) for name, (renderer, scene) in scenes.items()}
+        count = len(sheet_yaws)
+        return cls({n: row[:count] for n, row in rows.items()}, {n: row[count:] for n, row in rows.items()}, sheet_yaws)
+
+
+def _write(folder: Path, photo: Path, pictures: _Pictures, mesh: Mesh | None, record: dict) -> None:
+    ending = photo.suffix.lower()
+    given = f"photo{ending}" if re.fullmatch(r"\.[a-z0-9]+", ending) else "photo"  # safe in a link
+    shutil.copyfile(photo, folder / given)
+    rows = pictures.sheet
+    sheet = contact_sheet(torch.stack(list(rows.values())), list(rows), degrees(pictures.sheet_yaws))
+    save_picture(sheet, folder / SHEET)
+    turn = {name: frames[:, None] for name, frames in pictures.turn.items()}
+    save_turntable(turn["stylised"], folder / TURNTABLE, before=turn.get("original"))
+    if mesh is not None:
+        save_mesh(mesh, folder / MESH)
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_page(folder, record, photo=given, sheet=SHEET, turntable=TURNTABLE, mesh=MESH if mesh is not None else None)
