@@ -126,7 +126,12 @@ class OpenLRM(ReconstructionModel):
             decoder=("synthesizer.decoder.",),
             upsampler=("upsampler.",),
             blocks=tuple(f"transformer.layers.{i}." for i in range(c.layers)),
-            low_rank_modules=("cross_attn.out_proj", "self_attn.out_proj", "mlp.0", "mlp.3"),
+            # Each layer's own: norms and the camera's embedding have an `mlp.0` too.
+            low_rank_modules=(
+                "cross_attn.out_proj",
+                "self_attn.out_proj",
+                *(f"layers.{i}.mlp.{place}" for i in range(c.layers) for place in (0, 3)),
+            ),
             low_rank_parameters=("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
         )
 

@@ -234,6 +234,30 @@ def test_gelu_is_exact(name, monkeypatch):
     assert {"image_tokens", "scene_codes"} <= outside(case_of(name))
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "seen"),
+    [
+        ("openlrm", "encoder", "image_tokens"),
+        ("openlrm", "transformer", "triplane_tokens_out"),
+        ("triposr", "image_tokenizer", "image_tokens"),
+        ("triposr", "backbone", "triplane_tokens_out"),
+    ],
+)
+def test_each_norm_has_its_own_epsilon(name, part, seen):
+    """A wrong one is below the limits, and well above the distance with the right one."""
+    case = case_of(name)
+
+    def distance():
+        found = observe(case)[seen]
+        return float((found - case.tensors[seen]).norm())
+
+    right = distance()
+    for key, norm in case.model.named_modules():
+        if key.startswith(part) and isinstance(norm, torch.nn.LayerNorm):
+            norm.eps = 1e-5 if norm.eps == 1e-6 else 1e-6
+    assert distance() > 3 * right
+
+
 # TripoSR.
 
 
