@@ -4,10 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-import torch
-import torch.nn.functional as F
-
 import distill3d_lrm.dinov2 as dinov2
 import distill3d_lrm.observations as observations
 import distill3d_lrm.openlrm as openlrm
@@ -15,9 +11,13 @@ import distill3d_lrm.openlrm_volume as openlrm_volume
 import distill3d_lrm.triposr as triposr
 import distill3d_lrm.triposr_volume as triposr_volume
 import distill3d_lrm.vit as vit
-from distill3d.volume import XY_XZ_YZ, XY_XZ_ZY, composite_samples, sample_histogram, stratified
+import pytest
+import torch
+import torch.nn.functional as F
 from distill3d_lrm.observations import observe
 from distill3d_lrm.parity import compare, load_case, main, model_of
+
+from distill3d.volume import XY_XZ_YZ, XY_XZ_ZY, composite_samples, sample_histogram, stratified
 
 DATA = Path(__file__).parent / "data"
 FORMS = pytest.mark.parametrize("reference", [False, True], ids=["fast", "literal"])
