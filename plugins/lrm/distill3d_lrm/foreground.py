@@ -58,10 +58,16 @@ def _cut_out(rgba: Pixels, how: Removal, path: Path) -> Pixels:
 
 
 def _by_rembg(rgba: Pixels, path: Path) -> Pixels:
-    rembg = _imported(path)
     try:
+        import rembg
+
         cut = rembg.remove(Image.fromarray(rgba).convert("RGB"), session=_session(rembg))
         found = np.array(cut.convert("RGBA"))
+    except (ImportError, SystemExit) as error:  # it exits where its own runtime is missing
+        raise ConfigError(
+            f"The subject of {path} must be found by rembg, which is not installed, or not wholly. Install it with: "
+            f"{INSTALL}. Or give a PNG with transparency around the subject, or a photo before a backdrop of one colour."
+        ) from error
     except Exception as error:  # its network is downloaded at first, and run by another library
         raise ConfigError(
             f"rembg could not cut out {path} ({error or type(error).__name__}). It downloads its network at first "
@@ -70,17 +76,6 @@ def _by_rembg(rgba: Pixels, path: Path) -> Pixels:
     if found.shape != rgba.shape:
         raise ConfigError(f"rembg gave another size for {path}. Give a PNG with transparency.")
     return found
-
-
-def _imported(path: Path) -> ModuleType:
-    try:
-        import rembg
-    except (ImportError, SystemExit) as error:  # it exits where its own runtime is missing
-        raise ConfigError(
-            f"The subject of {path} must be found by rembg, which is not installed. Install it with: {INSTALL}. "
-            "Or give a PNG with transparency around the subject, or a photo before a backdrop of one colour."
-        ) from error
-    return rembg
 
 
 def _session(rembg: ModuleType) -> Any:

@@ -178,12 +178,14 @@ def test_without_rembg_the_error_names_the_photo_the_extra_and_the_way_around(no
             with_alpha(rgba, how, PHOTO)
 
 
-def test_rembg_that_exits_for_want_of_its_runtime_counts_as_missing(monkeypatch, tmp_path):
-    (tmp_path / "rembg.py").write_text("import sys\nsys.exit(1)\n")
+@pytest.mark.parametrize("content", ["sys.exit(1)", "new_session = lambda: sys.exit(1)"])
+def test_rembg_that_exits_for_want_of_its_runtime_counts_as_missing(monkeypatch, tmp_path, content):
+    (tmp_path / "rembg.py").write_text(f"import sys\nremove = None\n{content}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "rembg", raising=False)
     with pytest.raises(ConfigError, match="not installed"):
         with_alpha(painted(flat())[0], "rembg", PHOTO)
+    sys.modules.pop("rembg", None)
 
 
 def test_rembg_is_used_for_a_plain_backdrop_where_it_is_asked_for(monkeypatch):
