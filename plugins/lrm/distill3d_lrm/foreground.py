@@ -66,7 +66,7 @@ def _by_rembg(rgba: Pixels, path: Path) -> Pixels:
     except (ImportError, SystemExit) as error:  # it exits where its own runtime is missing
         raise ConfigError(
             f"The subject of {path} must be found by rembg, which is not installed, or not wholly. Install it with: "
-            f"{INSTALL}. Or give a PNG with transparency around the subject, or a photo before a backdrop of one colour."
+            f"{INSTALL}. Or give a PNG with transparency around the subject, or a photo before a plain backdrop."
         ) from error
     except Exception as error:  # its network is downloaded at first, and run by another library
         raise ConfigError(
