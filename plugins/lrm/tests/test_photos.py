@@ -139,7 +139,12 @@ LEVELS = np.array([0, 128, 129, 257, 300, 32896, 65534, 65535], np.uint16).resha
 
 @pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
 def test_sixteen_bits_of_grey_are_scaled_and_not_cut_off(tmp_path, ending):
-    shown = read_photo(saved(tmp_path / f"a.{ending}", LEVELS))
+    path = tmp_path / f"a.{ending}"
+    if ending == "pgm":
+        path.write_bytes(b"P5 4 2 65535\n" + LEVELS.astype(">u2").tobytes())
+    else:
+        saved(path, LEVELS)
+    shown = read_photo(path)
     assert shown[..., 1].ravel().tolist() == [0, 0, 1, 1, 1, 128, 255, 255]
     assert (shown[..., 3] == 255).all()
 
