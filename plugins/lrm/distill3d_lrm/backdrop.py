@@ -52,13 +52,8 @@ def subject(behind: Backdrop) -> Mask:
 
 
 def stands_out(behind: Backdrop, mask: Mask) -> bool:
-    """Whether the outline of the subject is an edge: a photograph that shades off from its commonest colour has none.
-
-    There must be an outline, or there is no backdrop.
-    """
+    """Whether the outline of a subject is an edge: a photograph that shades off from its commonest colour has none."""
     outline = mask & (_filtered(~mask, ImageFilter.MaxFilter(3)) > 0)
-    if not outline.any():
-        return False
     step = np.asarray(Image.fromarray(behind.distance).filter(ImageFilter.MaxFilter(7)))
     return float((step[outline] > 2 * TOLERANCE).mean()) >= LEAST_SHARP
 

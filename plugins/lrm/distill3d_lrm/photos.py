@@ -101,20 +101,21 @@ def _pixels(image: Image.Image, path: Path) -> Pixels:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # two-lens and preview JPEGs: the first picture is the photo
         raise ConfigError(f"{path} holds {frames} pictures, or moves. Save the one that you mean as PNG or JPEG.")
-    scale = min(1.0, LONG_SIDE / max(image.size))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    if scale < 1:
-        image.draft(None, size)
+    image.draft(None, _bounded(image.size))  # JPEG's decoder shrinks by itself, in a part of the time
     image.load()
-    orientation = _orientation(image)
+    orientation = _orientation(image)  # now: some readers turn a picture while they load it, and say so
     shown = _eight_bits(image, path)
-    if shown.size != size and scale < 1:
-        if (shown.width > shown.height) != (size[0] > size[1]):  # some readers turn a picture while they load it
-            size = size[::-1]
-        shown = shown.resize(size, Image.Resampling.HAMMING)  # has no overshoot, which would be specks of alpha
+    if max(shown.size) > LONG_SIDE:
+        # This filter has no overshoot, which would be specks of alpha.
+        shown = shown.resize(_bounded(shown.size), Image.Resampling.HAMMING)
     if orientation in UPRIGHT:
         shown = shown.transpose(UPRIGHT[orientation])
     return np.array(shown.convert("RGBA"))
+
+
+def _bounded(size: tuple[int, int]) -> tuple[int, int]:
+    scale = min(1.0, LONG_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _orientation(image: Image.Image) -> int:

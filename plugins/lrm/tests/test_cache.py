@@ -73,6 +73,7 @@ def test_no_gradient_is_recorded_or_kept():
         return weight * 2
 
     assert not CodeCache().get("anna", compute).requires_grad
+    assert not CodeCache().get("anna", lambda: weight).requires_grad
     assert recorded == [False]
 
 
@@ -136,8 +137,12 @@ def test_the_disk_is_bounded_and_the_longest_unused_goes_first(tmp_path):
 
 
 def test_a_tensor_larger_than_the_disk_s_share_is_not_written(tmp_path):
-    CodeCache(tmp_path, disk=999).get("anna", code())
-    assert not stored(tmp_path)
+    """It would push out all others and then itself."""
+    cache = CodeCache(tmp_path, memory=0, disk=1500)
+    cache.get("anna", code())
+    cache.get("bert", code(count=1000))
+    cache.get("anna", fail)
+    assert len(stored(tmp_path)) == 1
 
 
 def test_files_of_others_are_neither_counted_nor_removed(tmp_path):

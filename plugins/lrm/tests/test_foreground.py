@@ -100,6 +100,15 @@ def test_a_plain_backdrop_is_keyed_out_also_behind_who_is_cut_by_the_border(no_r
     np.testing.assert_array_equal(found[..., :3], rgba[..., :3])
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_a_subject_in_a_corner_is_keyed_out(no_rembg, corner):
+    rgb = np.full((80, 80, 3), 250)
+    place = tuple(np.s_[60:] if far else np.s_[:20] for far in corner)
+    rgb[place] = 40
+    alpha = with_alpha(opaque(rgb), "auto", PHOTO)[..., 3]
+    assert (alpha > 0).sum() == 400 and (alpha[place] > 0).all()
+
+
 def test_noise_of_a_sensor_and_of_jpeg_does_not_matter(no_rembg):
     noisy, mask = painted(flat() + np.random.default_rng(0).normal(0, 4, (160, 120, 3)))
     assert agreement(with_alpha(noisy, "auto", PHOTO)[..., 3], mask) > 0.99
@@ -150,6 +159,8 @@ def textured() -> dict[str, np.ndarray]:
         "shading": np.repeat((rows + columns)[..., None], 3, -1) * 0.9,
         "bricks": bricks,
         "checks": np.repeat(((rows // 8 + columns // 8) % 2 * 200)[..., None], 3, -1),
+        "pebbles": np.kron(random.random((80, 60)) < 0.1, np.ones((2, 2)))[..., None] * -150.0 + flat(),
+        "three stripes": np.repeat((columns // 40 * 100)[..., None], 3, -1),
         "many posts": np.repeat((columns // 10 % 2 * 200)[..., None], 3, -1),
     }
 

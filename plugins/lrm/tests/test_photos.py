@@ -174,6 +174,21 @@ def test_one_pixel(tmp_path):
     assert read_photo(saved(tmp_path / "a.png", Image.new("RGB", (1, 1), "red"))).tolist() == [[[255, 0, 0, 255]]]
 
 
+def test_a_large_jpeg_is_shrunk_by_its_decoder(tmp_path, monkeypatch):
+    sizes = []
+    resize = Image.Image.resize
+
+    def watched(self, *args, **kwargs):
+        sizes.append(self.size)
+        return resize(self, *args, **kwargs)
+
+    path = saved(tmp_path / "a.jpg", Image.new("RGB", (9000, 60), "red"))
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    shown = read_photo(path)
+    assert shown.shape == (14, 2048, 4) and shown[..., 0].min() > 250
+    assert sizes == [(2250, 15)]
+
+
 def test_a_very_long_picture_keeps_a_pixel_of_height(tmp_path):
     assert read_photo(saved(tmp_path / "a.png", Image.new("L", (9000, 1)))).shape == (1, 2048, 4)
 
