@@ -32,6 +32,7 @@ class DistillConfig:
     controlnets: Mapping[str, str] = field(default_factory=dict)  # control picture to folder or Hub id
     method: str = "ld"
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method, as `guidance_scale`
+    anchors: Mapping[str, float] = field(default_factory=dict)  # weights by name; none: the backbone's
     train: str | None = None  # which group of the backbone's weights; None: the method's own
     steps: int | None = None
     batch: int | None = None  # subjects in a step
@@ -55,6 +56,12 @@ class DistillConfig:
         for name in ("style", "backbone", "method", "device"):
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} must be a name, got {getattr(self, name)!r}.")
+        if not isinstance(self.anchors, Mapping):
+            raise ConfigError(f"anchors must be weights by name, got {self.anchors!r}.")
+        for name, weight in self.anchors.items():
+            number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not (number and 0 <= weight < float("inf")):
+                raise ConfigError(f"The weight of {name!r} in anchors must be a number from 0, got {weight!r}.")
         if self.train is not None and not isinstance(self.train, str):
             raise ConfigError(f"train must be a name, got {self.train!r}.")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distill3d.anchors import anchored, check_anchors
 from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, DivergedError, PromptError, UnknownNameError
 from distill3d.files import write_text
@@ -66,6 +67,7 @@ def prepare(config: DistillConfig) -> Recipe:
     check_device(config.device)
     known = registry()
     known.find("backbone", config.backbone)
+    check_anchors(config.anchors)
     build = known.find("method", config.method)
     if config.scorer is not None:
         known.find("scorer", config.scorer)
@@ -80,6 +82,7 @@ def prepare(config: DistillConfig) -> Recipe:
     assert config.steps is not None and config.batch is not None and config.lr is not None  # by with_defaults
     defaults = replace(renderer.defaults, steps=config.steps, batch=config.batch, lr=config.lr)
     method = build_method(config.method, build.load(), scorer, style, defaults, config.options)
+    method = anchored(method, config.anchors, scorer, defaults)
     if config.train is not None:
         method = replace(method, trains=config.train)
     return Recipe(config, style, base, renderer, scorer, method)
@@ -95,6 +98,7 @@ def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
         steps=steps,
         batch=config.batch or defaults.batch,
         lr=config.lr or defaults.lr,
+        anchors=config.anchors or dict(defaults.anchors),
         save_every=config.save_every or max(1, steps // 6),
         weights=_absolute(config.weights),
         scorer_weights=_absolute(config.scorer_weights),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +60,7 @@ class RunDefaults:
     grid_every: int = 1  # `--method ld`: steps from grid to grid, likewise
     rerender: bool = True  # see `Trainer`: False is faster where the graphs of all views fit into memory
     threads: int | None = None  # on the CPU, unless OMP_NUM_THREADS says; None: as many as torch finds best
+    anchors: Mapping[str, float] = field(default_factory=dict)  # weights by name, see `distill3d.anchors`
     replay: int | None = None  # steps after which a deterministic method sees the same subjects again; None: never
 
 

@@ -18,6 +18,7 @@ FULL = DistillConfig(
     controlnets={"depth": "somebody/depth", "canny": "somebody/canny"},
     method="sds",
     options={"guidance_scale": 7.5, "t_range": (0.02, 0.5), "mirror": False, "grid": "raw"},
+    anchors={"opacity": 0.1, "scene": 1.0},
     train="decoder",
     steps=40,
     batch=2,
@@ -91,6 +92,11 @@ def test_unknown_settings_are_all_named():
         DistillConfig.from_json(changed(colour="red", brightness=3))
 
 
+@pytest.mark.parametrize("weight", [0, 0.5, 1e6])
+def test_the_weight_of_an_anchor_is_any_number_from_0(weight):
+    assert DistillConfig(style="zombie", anchors={"scene": weight}).anchors == {"scene": weight}
+
+
 BAD = [
     ("style", ""),
     ("style", "  \n"),
@@ -102,6 +108,7 @@ BAD = [
     ("lr", -1e-3),
     ("lr", float("nan")),
     ("lr", float("inf")),
+    *(("anchors", {"scene": weight}) for weight in (-0.1, float("nan"), float("inf"), "1", True, None)),
 ]
 
 
@@ -128,6 +135,9 @@ WRONG_KIND = [
     ("options", []),
     ("options", None),
     ("options", "guidance_scale=3"),
+    ("anchors", []),
+    ("anchors", None),
+    ("anchors", "scene=1"),
 ]
 
 

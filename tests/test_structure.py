@@ -17,7 +17,7 @@ FLOORS = [  # from the top; a module may import from its own floor and from thos
     {"evaluate", "stylize"},
     {"recipe", "builtin", "testing"},
     {"runs", "hub", "showcase", "training"},
-    {"methods"},
+    {"methods", "anchors"},
     {"objectives", "tiny", "scorers", "plugins", "report", "export"},
     {"volume", "renderer", "scorer", "views", "evaluation"},
     {"cameras", "styles", "config", "options", "schedule", "hookspecs", "draws", "errors", "files", "provenance"},

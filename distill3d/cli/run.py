@@ -44,6 +44,10 @@ def run(
         list[str] | None,
         typer.Option("--set", help="A setting of the method: guidance_scale=5, mirror=false, grid=off; repeatable."),
     ] = None,
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option(help="Hold on to the original: opacity=1, perceptual=1, variation=1, scene=10; repeatable."),
+    ] = None,
     train: Annotated[
         str | None, typer.Option(help="Group of the backbone's weights, as decoder. (default: the method's)")
     ] = None,
@@ -76,6 +80,7 @@ def run(
                 scorer=scorer,
                 scorer_weights=scorer_weights,
                 controlnets=_pairs(controlnet, "--controlnet"),
+                anchors=_weights(anchor),
                 train=train,
                 options={name: _value(text) for name, text in _pairs(option, "--set").items()},
                 device=device,
@@ -112,6 +117,17 @@ def _pairs(texts: list[str] | None, flag: str) -> dict[str, str]:
             raise ConfigError(f"{flag} takes NAME=VALUE, got {text!r}.")
         pairs[name.replace("-", "_")] = value
     return pairs
+
+
+def _weights(texts: list[str] | None) -> dict[str, float]:
+    """What --anchor says."""
+    weights = {}
+    for name, text in _pairs(texts, "--anchor").items():
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            raise ConfigError(f"--anchor takes NAME=NUMBER, got {name}={text!r}.") from None
+    return weights
 
 
 def _value(text: str) -> Any:

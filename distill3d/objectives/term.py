@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
+from distill3d.errors import ConfigError
 from distill3d.renderer import Render, Scene, Stage
 from distill3d.views import View, fit
 
@@ -40,6 +41,17 @@ class Needs:
             furthest([self.reference, other.reference]),
             self.previous or other.previous,
         )
+
+
+def entry_of(scene: Scene, name: str, reader: str) -> Tensor:
+    """An entry of a scene.
+
+    Raises:
+        ConfigError: if this backbone's scenes have none of that name, beginning with `reader`.
+    """
+    if name not in scene:
+        raise ConfigError(f"{reader} reads {name!r} of the scene; this backbone's scene has {', '.join(scene)}.")
+    return scene[name]
 
 
 class Side:

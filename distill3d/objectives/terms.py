@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distill3d.errors import ConfigError
 from distill3d.objectives.denoising import Denoising, Prediction
 from distill3d.objectives.guidance import Table, guide
 from distill3d.objectives.score import ScoreDistillation, surrogate
-from distill3d.objectives.term import Needs, StepBatch, Term
+from distill3d.objectives.term import Needs, StepBatch, Term, entry_of
 from distill3d.views import ViewLayout
 
 
@@ -88,12 +87,7 @@ class RelativeDistance(Term):
         return Needs(previous=True)
 
     def forward(self, batch: StepBatch) -> Tensor:
-        if self.entry not in batch.trained.scene:
-            raise ConfigError(
-                f"The relative distance reads {self.entry!r} of the scene; this backbone's scene has "
-                f"{', '.join(batch.trained.scene)}."
-            )
-        now = batch.trained.scene[self.entry]
+        now = entry_of(batch.trained.scene, self.entry, "The relative distance")
         if batch.previous is None:
             return now.new_zeros(len(now))
         before, before_reference = (scene[self.entry] for scene in batch.previous)

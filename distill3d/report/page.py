@@ -25,7 +25,7 @@ def write_report(folder: Path) -> Path:
     """
     config, records = _read_json(folder / "config.json"), read_metrics(folder / "metrics.jsonl")
     page = template("report.html.j2").render(
-        config={**config, "options": " ".join(_settings(config.get("options", {})))},
+        config={**config, **{name: " ".join(_settings(config.get(name, {}))) for name in ("options", "anchors")}},
         state=_read_json(folder / "run.json"),
         sheet=data_uri(folder / "sheet.png"),
         turntable=data_uri(folder / "turntable.webp"),
@@ -102,6 +102,8 @@ def commands(config: Mapping[str, Any], folder: str) -> dict[str, str]:
         words += ["--controlnet", f"{control}={place}"]
     for setting in _settings(config.get("options", {})):
         words += ["--set", setting]
+    for anchor in _settings(config.get("anchors", {})):
+        words += ["--anchor", anchor]
     return {
         "Do it again": shlex.join(words),
         "Go on after a stop": shlex.join(["distill3d", "run", "--resume", folder]),
