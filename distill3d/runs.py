@@ -155,8 +155,7 @@ def load_original_and_run(
     original = load_backbone(config, device).requires_grad_(False)
     check_base(folder, fingerprint(original))
     stylised = copy.deepcopy(original)
-    if config.train is not None:
-        stylised.trainable(config.train)  # a group may add parameters of its own
+    stylised.trainable(config.train or "default")  # a group may add parameters of its own
     parameters, saved = dict(stylised.named_parameters()), load_tensors(path).keys()
     strange = sorted(saved - parameters.keys())
     if strange:

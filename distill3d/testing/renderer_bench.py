@@ -43,6 +43,8 @@ class RendererBench:
         self.tolerance = default_tolerance(renderer) if tolerance is None else tolerance
         self.dtype = outer_dtype(renderer)
         self.draws = Draws(0, 0, tuple(range(subjects)))
+        if isinstance(renderer, Renderer):
+            renderer.trainable("default")  # the group may add parameters; they belong to what is checked
         self.before = snapshot(renderer)
 
     @cached_property

@@ -7,7 +7,7 @@ toy that knows one procedural family of heads; it stands in for a real backbone 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from distill3d.draws import Draws
 from distill3d.errors import ShapeError, UnknownNameError, WeightsError
 from distill3d.files import written_aside
 from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults, Scene, Stage
+from distill3d.tiny.subjects import WorldSubjects
 from distill3d.tiny.synthesis import Decoder, Mapping, SuperResolution, Synthesis
 from distill3d.volume import (
     XY_XZ_ZY,
@@ -66,7 +67,7 @@ class TinyArchitecture:
     raw_size: int = 64
 
 
-class TinyTriplane(Renderer, AnySize, Field):
+class TinyTriplane(Renderer, AnySize, Field, WorldSubjects):
     """A small tri-plane generator of heads.
 
     Rays are sampled only where they cross the hull, a union of two ellipsoids around head and shoulders: the rest of
@@ -104,6 +105,10 @@ class TinyTriplane(Renderer, AnySize, Field):
     def sample_codes(self, draws: Draws) -> Tensor:
         """(S, code_size), standard normal."""
         return draws.normal("codes", *self.code_shape).to(self.decoder.first.bias)
+
+    def world_codes(self, seeds: Sequence[int]) -> Tensor:
+        """See `WorldSubjects.world_codes`: the codes themselves."""
+        return self.codes_of_seeds(seeds)
 
     def scene(self, codes: Tensor) -> Scene:
         """ "planes" (S, 3, C, 64, 64), and the styles "w" (S, style_size) that super-resolution reads."""

@@ -25,7 +25,8 @@ from distill3d.tiny.evaluation.figures import Figures
 from distill3d.tiny.evaluation.judging import SOURCE_PROMPT, Clip, Panel, in_chunks
 from distill3d.tiny.evaluation.setting import Setting, at_size, gallery_pictures, query_pictures
 from distill3d.tiny.evaluation.truth import Truth
-from distill3d.tiny.generator import BACKGROUND, TinyTriplane
+from distill3d.tiny.generator import BACKGROUND
+from distill3d.tiny.subjects import WorldSubjects
 from distill3d.tiny.world import STYLE_NAMES
 
 CLASSES = len(STYLE_NAMES) + 1  # with "off-distribution"
@@ -34,7 +35,7 @@ CEILING, UNTOUCHED, MEAN, CHANCE = "ceiling", "untouched", "mean head", "chance"
 
 def has_truth(renderer: Renderer, style: str) -> bool:
     """Whether the true stylised picture of every subject of this backbone is known."""
-    return isinstance(renderer, TinyTriplane) and style in STYLE_NAMES
+    return isinstance(renderer, WorldSubjects) and style in STYLE_NAMES
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from distill3d.cameras import Cameras, orbit
 from distill3d.draws import Draws
 from distill3d.renderer import Renderer
+from distill3d.tiny.subjects import WorldSubjects
 from distill3d.tiny.world import identity_from_codes
 from distill3d.views import resize
 
@@ -55,12 +56,12 @@ class Setting:
         )
 
     def codes(self, renderer: Renderer) -> Tensor:
-        """(S, 32)."""
+        """(S, *code_shape)."""
         return renderer.codes_of_seeds(self.seeds)
 
-    def identity(self, renderer: Renderer) -> Tensor:
+    def identity(self, renderer: WorldSubjects) -> Tensor:
         """(S, K): who the procedural heads of the same subjects are."""
-        return identity_from_codes(self.codes(renderer).float().cpu())
+        return identity_from_codes(renderer.world_codes(self.seeds).float().cpu())
 
 
 def one(cameras: Cameras, subject: int) -> Cameras:

@@ -154,14 +154,14 @@ def picture_loss(ours: Tensor, truth: Tensor, weight: Tensor, edge_weight: float
     return weighted + edge_weight * edges, 4 * error.square().mean()
 
 
-def _patches(photos: Photos, views: int, count: int, side: int, g: torch.Generator):
+def patches(photos: Photos, views: int, count: int, side: int, g: torch.Generator):
     """Subjects, views and the corners of square patches, the middle of the picture more often than its rim."""
     subjects, chosen = _pick(photos, count, views, g)
     corner = torch.randint(0, 64 - side + 1, (2, count, views, 2), generator=g).sum(0) // 2
     return subjects, chosen, corner
 
 
-def _crop(x: Tensor, corner: Tensor, side: int) -> Tensor:
+def crop(x: Tensor, corner: Tensor, side: int) -> Tensor:
     """(B, V, C, h, w) to (B, V, C, side, side) at `corner` (B, V, 2)."""
     rows = corner[..., :1] + torch.arange(side)  # (B, V, side)
     columns = corner[..., 1:] + torch.arange(side)
@@ -173,7 +173,7 @@ def _trace_patches(renderer: TinyTriplane, planes: Tensor, cameras: Cameras, cor
     """Values (B, V, 3 + features, side, side), depth and opacity (B, V, 1, side, side)."""
     size = renderer.raw_size
     rays = [x.transpose(2, 3).unflatten(3, (size, size)) for x in pixel_rays(cameras, size, size)]
-    origins, directions = (_crop(x, corner, side).flatten(3).transpose(2, 3).flatten(1, 2) for x in rays)
+    origins, directions = (crop(x, corner, side).flatten(3).transpose(2, 3).flatten(1, 2) for x in rays)
     found = renderer.trace(planes, origins, directions, jitter)
     return [x.unflatten(2, (corner.shape[1], side, side)).transpose(1, 2) for x in found]
 
@@ -181,12 +181,12 @@ def _trace_patches(renderer: TinyTriplane, planes: Tensor, cameras: Cameras, cor
 def render_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, half: bool) -> tuple[Tensor, Logged]:
     """Pictures, opacity and depth of patches, with jittered samples."""
     count, views, side = 8, 2, 24
-    subjects, chosen, corner = _patches(photos, views, count, side, g)
+    subjects, chosen, corner = patches(photos, views, count, side, g)
     jitter = torch.rand(count, views * side * side, 1, generator=g)
     planes = planes_of(renderer, photos.z[subjects], half)
     found = _trace_patches(renderer, planes, photos.cameras(subjects, chosen), corner, side, jitter)
     values, depth, opacity = found
-    truth = {name: _crop(x, corner, side) for name, x in photos.pixels(subjects, chosen).items()}
+    truth = {name: crop(x, corner, side) for name, x in photos.pixels(subjects, chosen).items()}
     picture, square = picture_loss(values[:, :, :3], truth["rgb"], truth["detail"], edge_weight=0.5)
     mask_loss = (opacity - truth["mask"]).abs().mean()
     depth_loss = ((depth - truth["depth"]).abs() * (truth["mask"] > 0.9)).mean()
@@ -197,7 +197,7 @@ def render_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, half
 def superres_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, half: bool) -> tuple[Tensor, Logged]:
     """The doubled picture of patches; a rim of 2 raw pixels is dropped, where the convolutions saw no neighbours."""
     count, side, rim = 6, 32, 4
-    subjects, chosen, corner = _patches(photos, 1, count, side, g)
+    subjects, chosen, corner = patches(photos, 1, count, side, g)
     with torch.no_grad():
         planes, w = planes_of(renderer, photos.z[subjects], half), renderer.mapping(photos.z[subjects])
     values, _, _ = _trace_patches(
@@ -206,7 +206,7 @@ def superres_loss(renderer: TinyTriplane, photos: Photos, g: torch.Generator, ha
     )  # fmt: skip
     ours = renderer.superresolution(values[:, 0, :3].detach(), values[:, 0, 3:], w)
     pixels = photos.pixels(subjects, chosen)
-    truth, weight = (_crop(pixels[name], 2 * corner, 2 * side)[:, 0] for name in ("rgb", "detail"))
+    truth, weight = (crop(pixels[name], 2 * corner, 2 * side)[:, 0] for name in ("rgb", "detail"))
     inner = slice(rim, -rim)
     loss, square = picture_loss(
         ours[..., inner, inner], truth[..., inner, inner], weight[..., inner, inner], edge_weight=0.5

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distill3d.errors import UnknownNameError, WeightsError
 from distill3d.files import sha256
+from distill3d.state_dicts import check_state_dict, read_state_dict
 from distill3d_eg3d.architecture import Family
 from distill3d_eg3d.checkpoint import Checkpoint, convert, load
 from distill3d_eg3d.convolution import FIR
@@ -120,22 +121,8 @@ def _converted_once(source: Path) -> Checkpoint:
 
 def _stylised(path: Path, base: Checkpoint) -> Checkpoint:
     """A state dict of a whole generator, as the paper's authors publish theirs, on the checkpoint it came from."""
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged or hostile file makes of the reader
-        raise WeightsError(
-            f"{path} is not a plain state dict: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
-    plain = isinstance(tensors, dict) and all(isinstance(n, str) and _plain(t) for n, t in tensors.items())
-    if not plain:
-        raise WeightsError(f"{path} is not a plain state dict of a generator: names and tensors, nothing else.")
+    tensors = read_state_dict(path)
     return Checkpoint(base.architecture, tensors, path.name, sha256(path), base.licence)
-
-
-def _plain(value: object) -> bool:
-    """Whether it is an ordinary tensor of floating numbers."""
-    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta and value.dtype in dtypes
 
 
 def fill(renderer: TriplaneRenderer, tensors: dict[str, Tensor], source: str) -> None:
@@ -144,18 +131,8 @@ def fill(renderer: TriplaneRenderer, tensors: dict[str, Tensor], source: str) ->
     Raises:
         WeightsError: naming what is missing, left over, or of another shape.
     """
-    wanted = renderer.generator.state_dict()
-    if missing := sorted(wanted.keys() - tensors.keys()):
-        raise WeightsError(f"{source} lacks {len(missing)} tensors, the first is {missing[0]}.")
-    if strange := sorted(tensors.keys() - wanted.keys()):
-        raise WeightsError(f"{source} has {len(strange)} tensors too many, the first is {strange[0]}.")
-    for name, value in wanted.items():
-        if tensors[name].shape != value.shape:
-            raise WeightsError(
-                f"{name} in {source} is {tuple(tensors[name].shape)}, this generator's is {tuple(value.shape)}."
-            )
-        if not tensors[name].isfinite().all():
-            raise WeightsError(f"{name} in {source} has numbers that are not finite.")
-        if name.endswith("resample_filter") and not torch.allclose(tensors[name].float(), FIR, atol=1e-6):
+    check_state_dict(renderer.generator.state_dict(), tensors, source)
+    for name, value in tensors.items():
+        if name.endswith("resample_filter") and not torch.allclose(value.float(), FIR, atol=1e-6):
             raise WeightsError(f"{name} in {source} is another filter than 1 3 3 1, which all published ones have.")
     renderer.generator.load_state_dict(tensors)

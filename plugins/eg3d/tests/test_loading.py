@@ -140,7 +140,7 @@ KEY, FILTER = "decoder.net.0.weight", "superresolution.block1.conv0.resample_fil
     [
         (lambda t: t.pop(KEY), f"lacks 1 tensors, the first is {KEY}"),
         (lambda t: t.update(extra=torch.zeros(1)), "1 tensors too many, the first is extra"),
-        (lambda t: t.update({KEY: torch.zeros(64, 31)}), r"is \(64, 31\), this generator's is \(64, 32\)"),
+        (lambda t: t.update({KEY: torch.zeros(64, 31)}), r"is \(64, 31\), this model's is \(64, 32\)"),
         (lambda t: t.update({KEY: t[KEY] * float("nan")}), "not finite"),
         (lambda t: t.update({FILTER: t[FILTER] + 0.1}), "another filter"),
     ],

@@ -29,7 +29,9 @@ class Parts:
     upsampler: tuple[str, ...]
     blocks: tuple[str, ...]  # one for each block of the plane transformer, in order
     low_rank_modules: tuple[str, ...]  # ends of the names of linear layers that take low-rank changes
+    tokenizer: tuple[str, ...]
     low_rank_parameters: tuple[str, ...] = ()  # ends of the names of fused weights that do
+    unread: tuple[str, ...] = ("\0",)  # in the checkpoint, but no picture depends on them
 
 
 class ReconstructionModel(nn.Module, ABC):
@@ -45,6 +47,8 @@ class ReconstructionModel(nn.Module, ABC):
     camera_radius: float  # of the view that the input picture is, own units
     camera_focal: float  # divided by image size
     picture_size: int  # of published renders
+    plane_channels: int
+    reference: bool
     parts: Parts
 
     @abstractmethod

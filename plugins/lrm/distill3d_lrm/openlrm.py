@@ -58,7 +58,9 @@ class OpenLRMConfig:
         Raises:
             WeightsError: naming what is missing or is not OpenLRM 1.1's.
         """
-        choice(config, "encoder_type", ("dinov2",))  # 1.0 has none: another layout
+        if "encoder_type" not in config:
+            raise WeightsError("The config has no encoder_type, so it is not OpenLRM 1.1's; 1.0 had another layout.")
+        choice(config, "encoder_type", ("dinov2",))
         found_encoder = _encoder(config) if encoder is None else DinoV2Config.from_dict(encoder)
         channels = size(config, "transformer_dim")
         read, rendered = SIZES.get(channels, (224, 288))
@@ -88,7 +90,8 @@ class OpenLRMConfig:
         if encoder_channels != self.encoder.dim:
             raise WeightsError(f"encoder_feat_dim is {self.encoder.dim} for this encoder, got {encoder_channels}.")
         if not SAMPLES[0] <= self.samples <= SAMPLES[1] or self.samples % 2:
-            raise WeightsError(f"rendering_samples_per_ray is even, from {SAMPLES[0]} on, got {self.samples}.")
+            least, most = SAMPLES
+            raise WeightsError(f"rendering_samples_per_ray is even, from {least} to {most}, got {self.samples}.")
         if self.image_size % self.encoder.patch:
             raise WeightsError(f"The picture's size is whole patches of {self.encoder.patch}, got {self.image_size}.")
 
@@ -112,7 +115,7 @@ class OpenLRM(ReconstructionModel):
         super().__init__()
         self.config = c = config or OpenLRMConfig()
         self.reference = reference
-        self.image_size, self.picture_size = c.image_size, c.picture_size
+        self.image_size, self.picture_size, self.plane_channels = c.image_size, c.picture_size, c.plane_channels
         self.pos_embed = nn.Parameter(torch.randn(1, 3 * c.plane_size**2, c.channels) / c.channels**0.5)
         self.encoder = nn.ModuleDict({"model": DinoV2(c.encoder)})
         embedder = nn.Sequential(
@@ -126,6 +129,7 @@ class OpenLRM(ReconstructionModel):
             decoder=("synthesizer.decoder.",),
             upsampler=("upsampler.",),
             blocks=tuple(f"transformer.layers.{i}." for i in range(c.layers)),
+            tokenizer=("encoder.",),
             # Each layer's own: norms and the camera's embedding have an `mlp.0` too.
             low_rank_modules=(
                 "cross_attn.out_proj",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,12 +94,14 @@ class TripoSR(ReconstructionModel):
         super().__init__()
         self.config = c = config or TripoSRConfig()
         self.reference = reference
-        self.image_size, self.box_side = c.image_size, 2 * c.radius
+        self.image_size, self.box_side, self.plane_channels = c.image_size, 2 * c.radius, c.plane_channels
         self.surface_density = 25.0 / self.box_side  # published: 25 for a crossing of the box
         self.image_tokenizer = nn.Module()
         self.image_tokenizer.model = ViT(c.vit)
         self.tokenizer = nn.Module()
-        self.tokenizer.embeddings = nn.Parameter(torch.randn(3, c.channels, c.plane_size, c.plane_size) / c.channels**0.5)
+        self.tokenizer.embeddings = nn.Parameter(
+            torch.randn(3, c.channels, c.plane_size, c.plane_size) / c.channels**0.5
+        )
         self.backbone = PlaneTransformer(c)
         self.post_processor = nn.Module()
         self.post_processor.upsample = nn.ConvTranspose2d(c.channels, c.plane_channels, c.upsample, c.upsample)
@@ -108,6 +111,8 @@ class TripoSR(ReconstructionModel):
             decoder=("decoder.",),
             upsampler=("post_processor.",),
             blocks=tuple(f"backbone.transformer_blocks.{i}." for i in range(c.layers)),
+            tokenizer=("image_tokenizer.",),
+            unread=("image_tokenizer.model.pooler.",),
             low_rank_modules=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
         )
 
@@ -155,12 +160,12 @@ class TripoSR(ReconstructionModel):
 
     def trace(self, readable: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
         """See `ReconstructionModel.trace`."""
-
-        def field(points: Tensor) -> tuple[Tensor, Tensor]:
-            return self.decode(readable, points)
-
         c = self.config
-        return trace(field, origins, directions, c.radius, c.samples, c.density_bias, reference=self.reference)
+        found = [
+            trace(partial(self.decode, one), *rays, c.radius, c.samples, c.density_bias, reference=self.reference)
+            for one, *rays in zip(readable.split(1), origins.split(1), directions.split(1))
+        ]
+        return Traced(*(torch.cat([getattr(ray, f.name) for ray in found]) for f in fields(Traced)))
 
     def query(self, readable: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `ReconstructionModel.query`.
@@ -209,8 +214,8 @@ class PlaneTransformer(nn.Module):
     def forward(self, start: Tensor, tokens: Tensor) -> Tensor:
         """start (1, C, N) and tokens (S, T, C') to (S, C, N)."""
         h = self._start(start).expand(len(tokens), -1, -1)
-        for number, block in enumerate(self.transformer_blocks):
-            h = block(h, tokens, begun=number == 0)
+        for block in self.transformer_blocks:
+            h = block(h, tokens, begun=block is self._first)
         return self.proj_out(h).transpose(1, 2) + start
 
 

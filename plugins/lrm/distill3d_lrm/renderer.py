@@ -1,0 +1,211 @@
+"""A large reconstruction model as a `Renderer` of distill3d."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from distill3d.cameras import CameraPrior, Cameras
+from distill3d.draws import Draws
+from distill3d.errors import ConfigError, ShapeError, UnknownNameError
+from distill3d.renderer import AnySize, Field, FromPhotos, Render, Renderer, RunDefaults, Scene, Stage
+from distill3d.volume import pixel_rays
+from distill3d_lrm.adapter import PlaneAdapter
+from distill3d_lrm.cache import CodeCache
+from distill3d_lrm.encoder import Encoder
+from distill3d_lrm.low_rank import MARK, add_low_rank, low_rank_names
+from distill3d_lrm.model import Numbers, ReconstructionModel, Traced
+from distill3d_lrm.subjects import NoSubjects, Studio, Subjects
+
+DECODER_RATE = 0.1  # of the learning rate, beside low-rank changes: density is an exponential
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How subjects are shown and computed; nothing that a checkpoint decides."""
+
+    background: float = 1.0  # grey level in [0, 1]
+    last_blocks: int = 4  # that the group "blocks" trains
+    low_memory: bool = True  # with gradients: keep no ray, compute them twice
+    rays_at_once: int = 512  # without gradients, and in low memory
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.background <= 1:
+            raise ConfigError(f"background is a grey level in [0, 1], got {self.background}.")
+        if self.last_blocks < 1 or self.rays_at_once < 1:
+            raise ConfigError(
+                f"last_blocks and rays_at_once are at least 1, got {self.last_blocks} and {self.rays_at_once}."
+            )
+
+
+class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
+    """TripoSR, OpenLRM, or a model like them.
+
+    A code is a prepared picture, (3, image_size, image_size) in [0, 1]; its camera is yaw 0, pitch 0 of the canonical
+    world. The model lives in a world of its own, turned against the canonical one but as large: rays and points are
+    turned on their way in.
+
+    Args:
+        studio: makes pictures of photo files.
+        subjects: who is drawn and counted.
+        cache: keeps what is computed of a picture by weights that do not train.
+        raw_size, image_size: sides of the raw picture and of the image, the same field looked at by fewer or more rays.
+        licence: of the weights.
+    """
+
+    def __init__(
+        self,
+        model: ReconstructionModel,
+        studio: Studio,
+        subjects: Subjects | None = None,
+        look: Look | None = None,
+        *,
+        cache: CodeCache | None = None,
+        raw_size: int | None = None,
+        image_size: int | None = None,
+        defaults: RunDefaults | None = None,
+        licence: str = "unknown",
+    ):
+        super().__init__()
+        self.model, self.studio, self.look = model, studio, look or Look()
+        self.subjects = subjects or NoSubjects()
+        self.adapter: PlaneAdapter | None = None
+        self.encoder = Encoder(model, cache or CodeCache())
+        self.code_shape = (3, model.image_size, model.image_size)
+        self.image_size = image_size or model.picture_size
+        self.raw_size = raw_size or self.image_size
+        self.box_side, self.surface_density = model.box_side, model.surface_density
+        self.defaults, self.weights_licence = defaults or run_defaults(model), licence
+        self.register_buffer("turn", torch.tensor(model.to_own), persistent=False)  # canonical to own, by columns
+
+    def sample_codes(self, draws: Draws) -> Tensor:
+        """(S, 3, h, w)."""
+        return self.subjects.drawn(draws).to(self.turn)
+
+    def codes_of_seeds(self, seeds: Sequence[int]) -> Tensor:
+        """Photos by number, over and over; a model with subjects of its own says what its numbers mean."""
+        return torch.stack([self.subjects.of_seed(seed) for seed in seeds]).to(self.turn)
+
+    def codes_of_photos(self, paths: Sequence[Path]) -> Tensor:
+        """See `FromPhotos.codes_of_photos`."""
+        return torch.stack([self.studio.picture(Path(path)) for path in paths]).to(self.turn)
+
+    def scene(self, codes: Tensor) -> Scene:
+        """ "planes", (S, 3, C, h, w)."""
+        if codes.shape[1:] != self.code_shape:
+            raise ShapeError(f"Codes of this backbone are (S, {self.code_shape}), got {tuple(codes.shape)}.")
+        # One by one: a subject must not depend on how many are encoded with it, not even in its last bit.
+        planes = torch.cat([self.encoder.planes(code) for code in codes.split(1)])
+        return {"planes": planes if self.adapter is None else self.adapter(planes)}
+
+    def render(self, scene: Scene, cameras: Cameras, *, upto: Stage = "image", draws: Draws | None = None) -> Render:
+        """See `Renderer.render`."""
+        raw = self.render_raw(scene, cameras, self.raw_size, draws=draws)
+        if upto == "raw":
+            return raw
+        same = self.image_size == self.raw_size
+        image = raw if same else self.render_raw(scene, cameras, self.image_size, draws=draws)
+        return replace(raw, image=image.raw)
+
+    def render_raw(self, scene: Scene, cameras: Cameras, size: int, *, draws: Draws | None = None) -> Render:
+        """See `AnySize.render_raw`."""
+        planes, (subjects, views) = scene["planes"], cameras.cam2world.shape[:2]
+        if len(planes) != subjects:
+            raise ShapeError(f"A scene of {len(planes)} subjects cannot be seen by the cameras of {subjects}.")
+        rays = [x.flatten(1, 2) for x in pixel_rays(cameras.to(planes), size, size)]  # (S, V*n*n, 3)
+        found = []
+        for s, one in enumerate(planes.split(1)):
+            alone = None if draws is None else replace(draws, subjects=draws.subjects[s : s + 1])
+            found.append(self._gathered(one, *(x[s : s + 1] for x in rays), alone))
+        traced = Traced(*(torch.cat([getattr(part, f.name) for part in found]) for f in fields(Traced)))
+        behind = rays[0].norm(dim=-1, keepdim=True) + self.box_side  # beyond the box, from any side
+        colour = 2 * (traced.colour + (1 - traced.opacity) * self.look.background) - 1
+        depth = traced.depth + (1 - traced.opacity) * behind
+        pictures = (
+            x.unflatten(1, (views, size, size)).movedim(-1, 2) for x in (colour, depth, traced.opacity)
+        )  # (S, V, C, n, n)
+        return Render(*pictures)
+
+    def _gathered(self, planes: Tensor, origins: Tensor, directions: Tensor, draws: Draws | None) -> Traced:
+        """The rays (1, N, 3) of one subject."""
+        readable = self.model.readable(planes)
+        numbers = self.model.numbers(draws, origins.shape[1], planes)
+        keeps = torch.is_grad_enabled() and not self.look.low_memory
+        at_once = origins.shape[1] if keeps or self.model.reference else self.look.rays_at_once
+        inputs = (origins @ self.turn.T, directions @ self.turn.T, *numbers)
+        parts = []
+        for some in zip(*(x.split(at_once, 1) for x in inputs)):
+            trace = partial(self._traced, some[0], some[1], some[2:])
+            again = torch.is_grad_enabled() and not keeps
+            parts.append(
+                checkpoint(trace, readable, use_reentrant=False, preserve_rng_state=False) if again else trace(readable)
+            )
+        return Traced(*(torch.cat(part, 1) for part in zip(*parts)))
+
+    def _traced(self, origins: Tensor, directions: Tensor, numbers: Numbers, readable: Tensor) -> tuple[Tensor, ...]:
+        found = self.model.trace(readable, origins, directions, numbers)
+        return found.colour, found.depth, found.opacity
+
+    def query(self, scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Field.query`."""
+        density, colours = self.model.query(self.model.readable(scene["planes"]), points @ self.turn.T)
+        return density, 2 * colours - 1
+
+    def trainable(self, group: str = "default") -> dict[str, nn.Parameter]:
+        """ "default": low-rank changes of the plane transformer, and the decoder.
+
+        "decoder"; "upsampler": that and the decoder; "adapter": a network behind the planes; "lora": the low-rank
+        changes alone; "blocks": the last blocks of the plane transformer (`last_blocks`); "all": the whole model.
+        """
+        parts = self.model.parts
+        groups: dict[str, tuple[str, ...]] = {
+            "default": parts.decoder,
+            "decoder": parts.decoder,
+            "upsampler": parts.upsampler + parts.decoder,
+            "adapter": (),
+            "lora": (),
+            "blocks": parts.blocks[-self.look.last_blocks :],
+            "all": ("",),
+        }
+        if group not in groups:
+            raise UnknownNameError("training group", group, groups)
+        if group == "adapter":
+            return {f"adapter.{name}": p for name, p in self._own_adapter().named_parameters()}
+        if group in ("default", "lora"):
+            add_low_rank(self.model)
+        low_rank = low_rank_names(self.model) if group in ("default", "lora") else []
+        beginnings = groups[group]
+        own = {
+            f"model.{name}": p
+            for name, p in self.model.named_parameters()
+            if name in low_rank or (beginnings and name.startswith(beginnings) and self._trains(name))
+        }
+        return own
+
+    def _trains(self, name: str) -> bool:
+        return MARK not in name and not name.startswith(self.model.parts.unread)
+
+    def _own_adapter(self) -> PlaneAdapter:
+        """Made when it is first asked for, the same in every process."""
+        if self.adapter is None:
+            with torch.random.fork_rng([]):
+                torch.manual_seed(0)
+                self.adapter = PlaneAdapter(self.model.plane_channels).to(self.turn)
+        return self.adapter
+
+    def rate(self, name: str) -> float:
+        """See `Renderer.rate`: the decoder learns a tenth as fast beside low-rank changes."""
+        decoder = name.startswith(tuple(f"model.{part}" for part in self.model.parts.decoder))
+        return DECODER_RATE if decoder and low_rank_names(self.model) else 1.0
+
+
+def run_defaults(model: ReconstructionModel) -> RunDefaults:
+    """Cameras as far away as the model was trained for; all round, and no higher than it was shown."""
+    views = partial(CameraPrior, pitch=30, focal=model.camera_focal, radius=model.camera_radius)
+    return RunDefaults(front=views(yaw=60), around=views(yaw=180), rerender=False)
