@@ -107,7 +107,7 @@ def test_a_config_without_one_of_its_entries_is_refused_by_name(name):
         ({"triplane_high_res": 128}, "twice triplane_low_res"),
         ({"triplane_low_res": 2048, "triplane_high_res": 4096}, "at most 256"),
         ({"rendering_samples_per_ray": 97}, "even"),
-        ({"rendering_samples_per_ray": 2}, "from 8 on"),
+        ({"rendering_samples_per_ray": 2}, "from 8 to 4096"),
         ({"source_image_size": 300}, "whole patches"),
     ],
 )
