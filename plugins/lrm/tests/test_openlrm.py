@@ -194,8 +194,8 @@ def test_training_groups_name_parameters_that_exist_and_low_rank_changes_reach_e
     assert all(isinstance(modules[name], nn.Linear) for name in linear)
     ends = ("cross_attn.out_proj", "self_attn.out_proj", "mlp.0", "mlp.3")
     assert linear == {block + end for block in parts.blocks for end in ends}
-    ends = ("self_attn.in_proj_weight", *(f"cross_attn.{x}_proj_weight" for x in "qkv"))
-    assert fused == {block + end for block in parts.blocks for end in ends}
+    matrices = ("self_attn.in_proj_weight", *(f"cross_attn.{x}_proj_weight" for x in "qkv"))
+    assert fused == {block + end for block in parts.blocks for end in matrices}
 
 
 @pytest.mark.parametrize("width", [24, 32])
