@@ -18,6 +18,7 @@ from distill3d_lrm.attention import attend
 from distill3d_lrm.configuration import choice, number, size
 
 EPSILON = 1e-6
+LARGEST = {"dim": 8192, "layers": 128, "patch": 64, "trained_size": 4096, "registers": 64, "ratio": 16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class DinoV2Config:
         Raises:
             WeightsError: naming what is missing, or is not as in the published encoders with registers.
         """
+        if not isinstance(values, Mapping):
+            raise WeightsError(f"An encoder's config has entries by name, got {type(values).__name__}.")
         if number(values, "interpolate_offset", 0.0) != 0 or values.get("interpolate_antialias") is not True:
             raise WeightsError("Only encoders whose position grid is resized with antialiasing, as with registers.")
         if abs(number(values, "norm_eps", EPSILON) - EPSILON) > 1e-9:
@@ -58,6 +61,9 @@ class DinoV2Config:
             registers=size(values, "num_register_tokens", cls.registers),
             ratio=size(values, "mlp_ratio", cls.ratio),
         )
+        for name, most in LARGEST.items():
+            if getattr(found, name) > most:
+                raise WeightsError(f"{name} of an encoder's config is at most {most}, got {getattr(found, name)}.")
         if found.dim % found.heads or found.trained_grid < 1:
             raise WeightsError(f"{found.heads} heads do not divide {found.dim} channels, or no patch fits the picture.")
         return found

@@ -124,6 +124,8 @@ def test_a_config_of_something_else_is_refused(change, said):
         ({"norm_eps": 1e-5}, "norm_eps"),
         ({"qkv_bias": False}, "qkv_bias"),
         ({"num_heads": 5}, "do not divide"),
+        ({"depth": 60_000}, "layers of an encoder's config is at most 128"),
+        ({"img_size": 60_000}, "trained_size"),
     ],
 )
 def test_an_encoder_of_another_kind_is_refused(change, said):
@@ -131,6 +133,11 @@ def test_an_encoder_of_another_kind_is_refused(change, said):
     assert DinoV2Config.from_dict(values).dim == 32
     with pytest.raises(WeightsError, match=said):
         DinoV2Config.from_dict({**values, **change})
+
+
+def test_an_encoder_config_that_is_no_mapping_is_refused():
+    with pytest.raises(WeightsError, match="by name, got str"):
+        OpenLRMConfig.from_dict(BASE, "dinov2_vitb14_reg")  # type: ignore[arg-type]
 
 
 # Its network.
