@@ -59,8 +59,9 @@ class Setting:
         """(S, *code_shape)."""
         return renderer.codes_of_seeds(self.seeds)
 
-    def identity(self, renderer: WorldSubjects) -> Tensor:
-        """(S, K): who the procedural heads of the same subjects are."""
+    def identity(self, renderer: Renderer) -> Tensor:
+        """(S, K): who the procedural heads of the same subjects are; the renderer is one of `WorldSubjects`."""
+        assert isinstance(renderer, WorldSubjects)  # others have no truth
         return identity_from_codes(renderer.world_codes(self.seeds).float().cpu())
 
 

@@ -71,13 +71,13 @@ def soft(mask: Mask) -> NDArray[np.uint8]:
 
 def reachable(open_: Mask, seeds: Mask) -> Mask:
     """The pixels of `open_` that steps to the four neighbours reach from `seeds`, both (H, W)."""
-    rows, columns = _runs(open_), _runs(open_.T)
-    reached = seeds & open_
-    count = -1
-    while count != (count := int(reached.sum())):
-        reached = _along(reached, rows)
-        reached = _along(reached.T, columns).T
-    return reached
+    runs = _runs(open_)
+    above, below = runs[:-1], runs[1:]
+    touching = (above > 0) & (below > 0)
+    part = _parts(int(runs.max()) + 1, above[touching], below[touching])[runs]
+    hit = np.zeros(int(part.max()) + 1, bool)
+    hit[part[seeds & open_]] = True
+    return hit[part]
 
 
 def _runs(open_: Mask) -> NDArray[np.int64]:
@@ -87,12 +87,19 @@ def _runs(open_: Mask) -> NDArray[np.int64]:
     return np.where(open_, np.cumsum(open_ & ~before).reshape(open_.shape), 0)
 
 
-def _along(reached: Mask, runs: NDArray[np.int64]) -> Mask:
-    """Whole runs of which a pixel is reached."""
-    hit = np.zeros(int(runs.max()) + 1, bool)
-    hit[runs[reached]] = True
-    hit[0] = False
-    return hit[runs]
+def _parts(count: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The smallest member of each one's connected part, where pairs of `one` and `other` are connected.
+
+    Few rounds for any shape, a labyrinth too: in each, every part joins its smallest neighbour.
+    """
+    smallest = np.arange(count)
+    while True:
+        first, second = smallest[one], smallest[other]
+        if (first == second).all():
+            return smallest
+        np.minimum.at(smallest, np.maximum(first, second), np.minimum(first, second))
+        while (smallest[smallest] != smallest).any():
+            smallest = smallest[smallest]
 
 
 def _border(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from distill3d_lrm.foreground import Removal
 from distill3d_lrm.hub import Published, find_checkpoint
 from distill3d_lrm.model import ReconstructionModel
 from distill3d_lrm.openlrm import OpenLRM, OpenLRMConfig
-from distill3d_lrm.preparation import Preparation
+from distill3d_lrm.preparation import Preparation, Resize
 from distill3d_lrm.renderer import Look, LrmRenderer
 from distill3d_lrm.subjects import PhotoSubjects, Studio
 from distill3d_lrm.triposr import TripoSR, TripoSRConfig
@@ -33,7 +33,8 @@ class Kind:
     read_config: Callable[[Path], Mapping[str, Any]]
     build: Callable[[Mapping[str, Any], int | None], ReconstructionModel]
     composite: float
-    ratio: float | None
+    resize: Resize
+    quantised: bool
 
 
 def _triposr(config: Mapping[str, Any], image_size: int | None) -> TripoSR:
@@ -45,8 +46,8 @@ def _openlrm(config: Mapping[str, Any], image_size: int | None) -> OpenLRM:
 
 
 KINDS = {
-    "triposr": Kind(TRIPOSR, read_yaml, _triposr, 0.5, 0.85),
-    "openlrm": Kind(OPENLRM, read_json, _openlrm, 1.0, None),
+    "triposr": Kind(TRIPOSR, read_yaml, _triposr, 0.5, "antialiased", True),
+    "openlrm": Kind(OPENLRM, read_json, _openlrm, 1.0, "bicubic", False),
 }
 
 
@@ -123,8 +124,7 @@ def load_model(
         model = of.build(config, None)
     fill(model, read_state_dict(found.weights), str(found.weights))
     model = model.eval()
-    resize = "antialiased" if kind == "triposr" else "bicubic"
-    preparation = Preparation(model.image_size, of.composite, resize, foreground_ratio, quantised=kind == "triposr")
+    preparation = Preparation(model.image_size, of.composite, of.resize, foreground_ratio, of.quantised)
     studio = Studio(preparation, remove_background)
     cache = CodeCache(cache_folder() / "codes" if keep_codes else None)
     people = PhotoSubjects(subjects, studio) if subjects else None

@@ -59,6 +59,8 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         licence: of the weights.
     """
 
+    turn: Tensor  # (3, 3): canonical to own
+
     def __init__(
         self,
         model: ReconstructionModel,
@@ -82,7 +84,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         self.raw_size = raw_size or self.image_size
         self.box_side, self.surface_density = model.box_side, model.surface_density
         self.defaults, self.weights_licence = defaults or run_defaults(model), licence
-        self.register_buffer("turn", torch.tensor(model.to_own), persistent=False)  # canonical to own, by columns
+        self.register_buffer("turn", torch.tensor(model.to_own), persistent=False)
 
     def sample_codes(self, draws: Draws) -> Tensor:
         """(S, 3, h, w)."""
@@ -122,7 +124,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         found = []
         for s, one in enumerate(planes.split(1)):
             alone = None if draws is None else replace(draws, subjects=draws.subjects[s : s + 1])
-            found.append(self._gathered(one, *(x[s : s + 1] for x in rays), alone))
+            found.append(self._gathered(one, rays[0][s : s + 1], rays[1][s : s + 1], alone))
         traced = Traced(*(torch.cat([getattr(part, f.name) for part in found]) for f in fields(Traced)))
         behind = rays[0].norm(dim=-1, keepdim=True) + self.box_side  # beyond the box, from any side
         colour = 2 * (traced.colour + (1 - traced.opacity) * self.look.background) - 1

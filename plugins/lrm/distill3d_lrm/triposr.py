@@ -161,9 +161,10 @@ class TripoSR(ReconstructionModel):
     def trace(self, readable: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
         """See `ReconstructionModel.trace`."""
         c = self.config
+        settings = (c.radius, c.samples, c.density_bias)
         found = [
-            trace(partial(self.decode, one), *rays, c.radius, c.samples, c.density_bias, reference=self.reference)
-            for one, *rays in zip(readable.split(1), origins.split(1), directions.split(1))
+            trace(partial(self.decode, one), from_, along, *settings, reference=self.reference)
+            for one, from_, along in zip(readable.split(1), origins.split(1), directions.split(1))
         ]
         return Traced(*(torch.cat([getattr(ray, f.name) for ray in found]) for f in fields(Traced)))
 

@@ -7,7 +7,7 @@ and resize its position grid differently, and published weights depend on both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> ViTConfig:
         """Of a `config.json`; what is missing has its default."""
-        return cls(**{name: size(config, name, default.default) for name, default in cls.__dataclass_fields__.items()})
+        return cls(**{name: size(config, name, default) for name, default in asdict(cls()).items()})
 
     @property
     def grid(self) -> int:
@@ -73,7 +73,7 @@ class Embeddings(nn.Module):
         self.grid = config.grid
 
     def forward(self, image: Tensor) -> Tensor:
-        patches: Tensor = self.patch_embeddings.projection(image)  # type: ignore[operator, assignment]
+        patches: Tensor = self.patch_embeddings.projection(image)  # type: ignore[operator]
         tokens = patches.flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(len(image), -1, -1), tokens], 1)
         return tokens + self.positions(*patches.shape[-2:])

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from distill3d_lrm import cache as module
-from distill3d_lrm.cache import CodeCache, cache_folder, checksum
 from safetensors.torch import save_file
 from torch import Tensor
+
+from distill3d_lrm import cache as module
+from distill3d_lrm.cache import CodeCache, cache_folder, checksum
 
 
 class Computation:

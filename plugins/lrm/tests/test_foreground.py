@@ -10,11 +10,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from distill3d_lrm.backdrop import reachable, soft
-from distill3d_lrm.foreground import with_alpha
 from PIL import Image, ImageDraw
 
 from distill3d.errors import ConfigError
+from distill3d_lrm.backdrop import reachable, soft
+from distill3d_lrm.foreground import with_alpha
 
 PHOTO = Path("holidays/anna.jpg")
 Cut = Callable[[Image.Image], Image.Image]
@@ -107,6 +107,13 @@ def test_a_subject_in_a_corner_is_keyed_out(no_rembg, corner):
     rgb[place] = 40
     alpha = with_alpha(opaque(rgb), "auto", PHOTO)[..., 3]
     assert (alpha > 0).sum() == 400 and (alpha[place] > 0).all()
+
+
+def test_a_subject_may_touch_the_border_in_several_places(no_rembg):
+    rgb = np.full((80, 80, 3), 250)
+    for place in (np.s_[:20, :20], np.s_[:20, 50:60], np.s_[30:40, 60:]):
+        rgb[place] = 40
+    assert (with_alpha(opaque(rgb), "auto", PHOTO)[..., 3] > 0).sum() == 400 + 200 + 200
 
 
 def test_noise_of_a_sensor_and_of_jpeg_does_not_matter(no_rembg):
@@ -281,6 +288,16 @@ def test_what_is_reachable_is_what_a_walk_reaches(share):
     for shape in ((40, 31), (1, 12), (12, 1), (1, 1)):
         open_, seeds = random.random(shape) < share, random.random(shape) < 0.02
         np.testing.assert_array_equal(reachable(open_, seeds), walked(open_, seeds))
+
+
+def test_the_way_through_a_labyrinth_is_found():
+    """A comb that turns at every second column, its seed at one end."""
+    open_ = np.zeros((200, 201), bool)
+    open_[:, ::2] = True
+    open_[0, 1::4] = open_[-1, 3::4] = True
+    seeds = np.zeros_like(open_)
+    seeds[-1, 0] = True
+    np.testing.assert_array_equal(reachable(open_, seeds), open_)
 
 
 def test_a_soft_mask_stays_inside_of_the_mask():

@@ -4,6 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import torch
+import torch.nn.functional as F
+
 import distill3d_lrm.dinov2 as dinov2
 import distill3d_lrm.observations as observations
 import distill3d_lrm.openlrm as openlrm
@@ -11,16 +15,12 @@ import distill3d_lrm.openlrm_volume as openlrm_volume
 import distill3d_lrm.triposr as triposr
 import distill3d_lrm.triposr_volume as triposr_volume
 import distill3d_lrm.vit as vit
-import pytest
-import torch
-import torch.nn.functional as F
-from distill3d_lrm.observations import observe
-from distill3d_lrm.parity import compare, load_case, main, model_of
-from distill3d_lrm.renderer import LrmRenderer
-
 from distill3d.cameras import Cameras, from_label
 from distill3d.draws import Draws
 from distill3d.volume import XY_XZ_YZ, XY_XZ_ZY, composite_samples, sample_histogram, stratified
+from distill3d_lrm.observations import observe
+from distill3d_lrm.parity import compare, load_case, main, model_of
+from distill3d_lrm.renderer import LrmRenderer
 
 DATA = Path(__file__).parent / "data"
 FORMS = pytest.mark.parametrize("reference", [False, True], ids=["fast", "literal"])

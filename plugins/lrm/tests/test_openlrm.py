@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from distill3d_lrm.dinov2 import DinoV2, DinoV2Config
-from distill3d_lrm.openlrm import OpenLRM, OpenLRMConfig, source_camera
-from distill3d_lrm.openlrm_volume import march, ray_limits
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from distill3d.cameras import look_at
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError, WeightsError
+from distill3d_lrm.dinov2 import DinoV2, DinoV2Config
+from distill3d_lrm.openlrm import OpenLRM, OpenLRMConfig, source_camera
+from distill3d_lrm.openlrm_volume import march, ray_limits
 
 DATA = Path(__file__).parent / "data"
 BASE = json.loads((DATA / "fullsize_keys_openlrm_base.json").read_text())["config"]

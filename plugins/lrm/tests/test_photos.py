@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from distill3d_lrm import photos
-from distill3d_lrm.photos import photo_paths, read_photo
 from PIL import Image
 
 from distill3d.errors import ConfigError
+from distill3d_lrm import photos
+from distill3d_lrm.photos import photo_paths, read_photo
 
 # What a viewer shows of stored pixels, by EXIF orientation.
 SHOWN = {

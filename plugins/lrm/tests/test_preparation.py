@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from distill3d_lrm.preparation import Preparation, averaged, composited, foreground_square, padded, resized
 from safetensors.torch import load_file
 
 from distill3d.errors import ConfigError, ShapeError
+from distill3d_lrm.preparation import Preparation, averaged, composited, foreground_square, padded, resized
 
 HERE = Path(__file__).parent
 PLACES = (HERE / "data", *(parent / "shared" / "parity" / "lrm" for parent in HERE.parents))
