@@ -14,6 +14,7 @@ from typing import Any
 
 from distill3d.anchors import anchored, check_anchors
 from distill3d.config import DistillConfig
+from distill3d.draws import Draws
 from distill3d.errors import ConfigError, DivergedError, PromptError, UnknownNameError
 from distill3d.files import write_text
 from distill3d.methods import Method, build_method
@@ -77,14 +78,15 @@ def prepare(config: DistillConfig) -> Recipe:
     base = fingerprint(renderer)
     if config.train is not None:
         renderer.trainable(config.train)  # an unknown group is said before the scorer is loaded
+    renderer.sample_codes(Draws(config.seed, 0, (0,)))  # and so are subjects that are missing or cannot be read
     scorer = load_scorer(config)
     style = find_style(config.style, known.styles, scorer)
     assert config.steps is not None and config.batch is not None and config.lr is not None  # by with_defaults
     defaults = replace(renderer.defaults, steps=config.steps, batch=config.batch, lr=config.lr)
     method = build_method(config.method, build.load(), scorer, style, defaults, config.options)
     method = anchored(method, config.anchors, scorer, defaults)
-    if config.train is not None:
-        method = replace(method, trains=config.train)
+    method = replace(method, trains=config.train or method.trains)
+    config = replace(config, train=method.trains)
     return Recipe(config, style, base, renderer, scorer, method)
 
 

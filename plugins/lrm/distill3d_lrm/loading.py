@@ -35,6 +35,7 @@ class Kind:
     composite: float
     resize: Resize
     quantised: bool
+    shrink_to: int | None  # see `Preparation`; bicubic resizing of larger photos aliases
 
 
 def _triposr(config: Mapping[str, Any], image_size: int | None) -> TripoSR:
@@ -46,8 +47,8 @@ def _openlrm(config: Mapping[str, Any], image_size: int | None) -> OpenLRM:
 
 
 KINDS = {
-    "triposr": Kind(TRIPOSR, read_yaml, _triposr, 0.5, "antialiased", True),
-    "openlrm": Kind(OPENLRM, read_json, _openlrm, 1.0, "bicubic", False),
+    "triposr": Kind(TRIPOSR, read_yaml, _triposr, 0.5, "antialiased", True, None),
+    "openlrm": Kind(OPENLRM, read_json, _openlrm, 1.0, "bicubic", False, 512),
 }
 
 
@@ -124,7 +125,7 @@ def load_model(
         model = of.build(config, None)
     fill(model, read_state_dict(found.weights), str(found.weights))
     model = model.eval()
-    preparation = Preparation(model.image_size, of.composite, of.resize, foreground_ratio, of.quantised)
+    preparation = Preparation(model.image_size, of.composite, of.resize, foreground_ratio, of.quantised, of.shrink_to)
     studio = Studio(preparation, remove_background)
     cache = CodeCache(cache_folder() / "codes" if keep_codes else None)
     people = PhotoSubjects(subjects, studio) if subjects else None
