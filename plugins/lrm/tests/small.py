@@ -1,7 +1,7 @@
 """Small checkpoints of both models that show something, and photos to give them.
 
-Random weights are a fog. These hold a solid egg, off the middle: higher than wide, red to the right, green upwards, blue
-to the front, all in the canonical world. What a photo shows moves it a little, so subjects differ.
+Random weights are a fog. These hold a solid egg, off the middle: higher than wide, red to the right, green upwards,
+blue to the front, all in the canonical world. What a photo shows moves it a little, so subjects differ.
 """
 
 import json
@@ -22,7 +22,7 @@ from distill3d_lrm.renderer import Look, LrmRenderer
 from distill3d_lrm.subjects import PhotoSubjects, Studio
 from distill3d_lrm.triposr import TripoSR, TripoSRConfig
 
-MIDDLE, HALF_AXES = (0.1, 0.05, -0.05), (0.4, 0.55, 0.35)  # of the egg, canonical x, y, z, for a box of side 2
+MIDDLE, HALF_AXES = (0.15, 0.1, -0.1), (0.55, 0.75, 0.45)  # of the egg, canonical x, y, z, for a box of side 2
 FEATURES = 4  # of a plane: what makes density, then three colours
 MOVED = 0.03  # by a photo
 
@@ -179,8 +179,8 @@ def _decoder(layers, steepness, floor):
         first.bias[unit] = 0 if unit == 0 else 5
         for layer in middle:
             layer.weight[unit, unit] = 1.0
-        last.weight[unit, unit] = steepness if unit == 0 else 2.0
-        last.bias[unit] = floor if unit == 0 else -10
+        last.weight[unit, unit] = steepness if unit == 0 else 4.0
+        last.bias[unit] = floor if unit == 0 else -20
 
 
 def write_triposr(folder, model=None):
