@@ -46,7 +46,7 @@ def run(
     ] = None,
     anchor: Annotated[
         list[str] | None,
-        typer.Option(help="Hold on to the original: opacity=1, perceptual=1, variation=1, scene=10; repeatable."),
+        typer.Option(help="Hold on to the original: opacity=10, perceptual=1, variation=0.001, scene=10; repeatable."),
     ] = None,
     train: Annotated[
         str | None, typer.Option(help="Group of the backbone's weights, as decoder. (default: the method's)")
