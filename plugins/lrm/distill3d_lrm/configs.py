@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distill3d.errors import WeightsError
 
-LARGEST = 1 << 20  # bytes; published ones have two thousand
+LARGEST = 1 << 16  # bytes; published ones have two thousand
+DEEPEST = 16  # sections within sections
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
@@ -20,12 +23,14 @@ def read_json(path: Path) -> Mapping[str, Any]:
     """
     try:
         return _mapping(json.loads(_text(path)), path)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is no JSON: {error}") from error
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
-    """A `config.yaml`, its `${...}` references resolved.
+    """A `config.yaml`, its references such as `${tokenizer.num_channels}` resolved.
+
+    Other references, to the environment or to each other, have no place in a file that somebody else wrote.
 
     Raises:
         WeightsError: if it is no YAML mapping, or a reference leads nowhere.
@@ -35,13 +40,46 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     from yaml import YAMLError
 
     text = _text(path)
-    if "${oc." in text or "${env" in text:  # references to the environment and to code that resolves them
-        raise WeightsError(f"{path} has references that reach outside of it.")
     try:
-        return _mapping(OmegaConf.to_container(OmegaConf.create(text), resolve=True), path)
+        _refuse_tangles(text)
+        plain = OmegaConf.to_container(OmegaConf.create(text))
+        return _mapping(_resolved(plain, plain), path)
     except (YAMLError, OmegaConfBaseException, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path} is no YAML config: {first}") from error
+
+
+def _refuse_tangles(text: str) -> None:
+    """Nesting without end crashes YAML's reader in C, aliases of aliases fill the memory, and omegaconf reads a single
+    word or number in ways of its own."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has aliases, which no published config has")
+        if depth == 0 and isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent):
+            raise ValueError("it holds no settings by name")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"its sections are nested more than {DEEPEST} deep")
+
+
+def _resolved(value: Any, whole: Any) -> Any:
+    """References replaced by the numbers and words that they name."""
+    if isinstance(value, Mapping):
+        return {name: _resolved(part, whole) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_resolved(part, whole) for part in value]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+    named = REFERENCE.fullmatch(value)
+    target = whole
+    for name in named[1].split(".") if named else ():
+        target = target.get(name) if isinstance(target, Mapping) else None
+    if target is None or isinstance(target, Mapping | list) or "${" in str(target):
+        raise ValueError(f"the reference {value} does not lead to a number or a word in it")
+    return target
 
 
 def _text(path: Path) -> str:

@@ -19,7 +19,8 @@ def state_of(tensors: Iterable[Tensor]) -> tuple[tuple[int, int], ...]:
 class Remembered:
     """`compute(*tensors)`, remembered while the tensors and the modules' weights stay as they are.
 
-    Nothing is remembered while a gradient could flow into it.
+    The tensors are ones that last, as weights do: a copy made for the call may lie where an older one lay, and is then
+    taken for it. Nothing is remembered while a gradient could flow into it.
     """
 
     def __init__(self, compute: Callable[..., Tensor], modules: Sequence[nn.Module]):

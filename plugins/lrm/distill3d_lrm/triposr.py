@@ -25,6 +25,17 @@ from distill3d_lrm.vit import ViT, ViTConfig
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 POINTS_AT_ONCE = 8192  # that the published script decodes together
+LARGEST = {
+    "image_size": 4096,
+    "plane_size": 256,
+    "channels": 8192,
+    "layers": 128,
+    "plane_channels": 1024,
+    "upsample": 64,
+    "neurons": 4096,
+    "hidden_layers": 128,
+    "samples": 4096,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +86,9 @@ class TripoSRConfig:
             density_bias=number(renderer, "density_bias"),
             samples=size(renderer, "num_samples_per_ray"),
         )
+        for name, most in LARGEST.items():
+            if getattr(found, name) > most:
+                raise WeightsError(f"{name} of the checkpoint's config is at most {most}, got {getattr(found, name)}.")
         if heads * size(backbone, "attention_head_dim") != found.channels or found.channels % found.groups:
             raise WeightsError(f"{heads} heads or {found.groups} groups do not divide {found.channels} channels.")
         return found
@@ -126,12 +140,11 @@ class TripoSR(ReconstructionModel):
 
     def tokenizer_tokens(self) -> Tensor:
         """(1, channels, 3 * plane_size^2): what the plane transformer starts from, for every picture."""
-        embeddings: Tensor = self.tokenizer.embeddings  # type: ignore[assignment]
-        return embeddings.transpose(0, 1).flatten(1)[None]
+        return _flattened(self.tokenizer.embeddings)  # type: ignore[arg-type]
 
     def plane_tokens(self, tokens: Tensor) -> Tensor:
         """(S, T, C) to (S, channels, 3 * plane_size^2)."""
-        return self.backbone(self.tokenizer_tokens(), tokens)
+        return self.backbone(self.tokenizer.embeddings, tokens)
 
     def planes(self, tokens: Tensor) -> Tensor:
         """See `ReconstructionModel.planes`."""
@@ -184,6 +197,11 @@ def _normalised(image: Tensor) -> Tensor:
     return (image - image.new_tensor(MEAN)[:, None, None]) / image.new_tensor(DEVIATION)[:, None, None]
 
 
+def _flattened(embeddings: Tensor) -> Tensor:
+    """(3, C, h, w) to (1, C, 3 * h * w)."""
+    return embeddings.transpose(0, 1).flatten(1)[None]
+
+
 def _perceptron(inputs: int, neurons: int, hidden: int) -> nn.Sequential:
     """`hidden` layers of `neurons` with SiLU, then density and colour."""
     layers: list[nn.Module] = [nn.Linear(inputs, neurons), nn.SiLU()]
@@ -207,17 +225,17 @@ class PlaneTransformer(nn.Module):
     def _first(self) -> Block:
         return self.transformer_blocks[0]  # type: ignore[return-value]
 
-    def _begin(self, start: Tensor) -> Tensor:
+    def _begin(self, embeddings: Tensor) -> Tensor:
         """(1, N, C): all that no picture decides, up to the first block's look at the picture."""
-        h = self.proj_in(self.norm(start).transpose(1, 2))
+        h = self.proj_in(self.norm(_flattened(embeddings)).transpose(1, 2))
         return h + self._first.attn1(self._first.norm1(h))
 
-    def forward(self, start: Tensor, tokens: Tensor) -> Tensor:
-        """start (1, C, N) and tokens (S, T, C') to (S, C, N)."""
-        h = self._start(start).expand(len(tokens), -1, -1)
+    def forward(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        """Embeddings (3, C, h, w) of N cells and tokens (S, T, C') to (S, C, N)."""
+        h = self._start(embeddings).expand(len(tokens), -1, -1)
         for block in self.transformer_blocks:
             h = block(h, tokens, begun=block is self._first)
-        return self.proj_out(h).transpose(1, 2) + start
+        return self.proj_out(h).transpose(1, 2) + _flattened(embeddings)
 
 
 class Block(nn.Module):

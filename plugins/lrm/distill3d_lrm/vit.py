@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill3d.errors import WeightsError
 from distill3d_lrm.attention import attend
 from distill3d_lrm.configuration import size
 
 EPSILON = 1e-12
+MOST_LAYERS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,15 @@ class ViTConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> ViTConfig:
-        """Of a `config.json`; what is missing has its default."""
-        return cls(**{name: size(config, name, default) for name, default in asdict(cls()).items()})
+        """Of a `config.json`; what is missing has its default.
+
+        Raises:
+            WeightsError: for sizes that do not belong together.
+        """
+        found = cls(**{name: size(config, name, default) for name, default in asdict(cls()).items()})
+        if found.hidden_size % found.num_attention_heads or not found.grid or found.num_hidden_layers > MOST_LAYERS:
+            raise WeightsError(f"No image tokenizer can have these sizes: {found}.")
+        return found
 
     @property
     def grid(self) -> int:
