@@ -13,7 +13,7 @@ from distill3d_lrm.remembered import state_of
 
 
 class Encoder:
-    """The two stages of a model, each kept by what it was computed from: its weights and the picture.
+    """The two stages of a model, each kept by what it was computed from: its sizes, its weights and the picture.
 
     Image tokens are kept while the tokenizer does not train, planes while nothing before the decoder does. A run that
     trains the decoder, or an adapter behind the planes, therefore encodes each photo once.
@@ -40,7 +40,7 @@ class Encoder:
     ) -> Tensor:
         if torch.is_grad_enabled() and any(p.requires_grad for p in weights.values()):
             return compute()
-        key = f"{stage} {self._sum(stage, weights)} {checksum([image])}"
+        key = f"{stage} {self.model.config} {self._sum(stage, weights)} {checksum([image])}"
         return self.cache.get(key, compute).to(image)
 
     def _sum(self, stage: str, weights: dict[str, nn.Parameter]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -40,6 +41,7 @@ class ReconstructionModel(nn.Module, ABC):
     `reference=True` computes by the published recipe literally; the fast form agrees to rounding.
     """
 
+    config: Any  # a dataclass of its sizes: what its weights do not say, as the number of heads
     image_size: int  # side of the picture that `tokens` reads
     box_side: float  # own units
     surface_density: float  # the published level of the mesh, per own unit

@@ -59,14 +59,18 @@ class PhotoSubjects(Subjects):
 
     @cached_property
     def paths(self) -> list[Path]:
-        """The pictures; all of them can be read, so that no run ends at one that cannot."""
-        found = photo_paths(self.given)
-        for path in found:
-            read_photo(path)
-        return found
+        """The picture files."""
+        return photo_paths(self.given)
+
+    @cached_property
+    def usable(self) -> list[Path]:
+        """The same, each of them prepared once: no run ends at a photo that cannot be read or shows nobody."""
+        for path in self.paths:
+            self._picture(path)
+        return self.paths
 
     def drawn(self, draws: Draws) -> Tensor:
-        return torch.stack([self.of_seed(int(number)) for number in draws.integers("subject", len(self.paths))])
+        return torch.stack([self._picture(self.usable[n]) for n in draws.integers("subject", len(self.usable))])
 
     def of_seed(self, seed: int) -> Tensor:
         return self._picture(self.paths[seed % len(self.paths)])
