@@ -25,14 +25,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"There is no weight file {path}.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged: {_first_line(error)}") from error
     except Exception as error:  # whatever a damaged or hostile file makes of the reader
         raise WeightsError(f"{path} is not a plain state dict: {_first_line(error)}") from error
     if not (isinstance(found, dict) and all(isinstance(n, str) and _is_plain(t) for n, t in found.items())):
-        raise WeightsError(f"{path} is not a plain state dict: names and tensors, nothing else.")
+        raise WeightsError(f"{path} is not a plain state dict: names and tensors of floating numbers, nothing else.")
     return found
 
 
