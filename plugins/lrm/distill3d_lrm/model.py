@@ -62,20 +62,16 @@ class ReconstructionModel(nn.Module, ABC):
         """The plane transformer and what upsamples it: (S, T, C) to planes (S, 3, C', h, w), the scene code."""
 
     @abstractmethod
-    def readable(self, planes: Tensor) -> Tensor:
-        """The planes as `trace` and `query` read them: made once for all rays of a render, (S, ...)."""
-
-    @abstractmethod
     def numbers(self, draws: Draws | None, rays: int, like: Tensor) -> Numbers:
         """What sampling along that many rays takes: drawn, or the middles for None."""
 
     @abstractmethod
-    def trace(self, readable: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
+    def trace(self, planes: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
         """Volume rendering of rays (S, N, 3) in the own world; directions have length 1. A ray that misses the box,
         or runs along an axis, is well defined: nothing, with finite slopes."""
 
     @abstractmethod
-    def query(self, readable: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """The field at points (S, N, 3) of the own world: density (S, N) per own unit, colours (S, N, 3) in [0, 1].
 
         Outside of the box the density is 0.

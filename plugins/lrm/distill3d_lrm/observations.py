@@ -113,17 +113,17 @@ class TripoSRPass:
 
     def pictures(self, codes: Tensor) -> Observed:
         model = self.model
-        readable = model.readable(codes[:1])
+        planes = codes[:1]
         rays = self.origins.shape[1]
-        traced = model.trace(readable, self.origins, self.directions, model.numbers(None, rays, readable))
+        traced = model.trace(planes, self.origins, self.directions, model.numbers(None, rays, planes))
         found = {"rgb": traced.colour + 1 - traced.opacity, "opacity": traced.opacity, "depth_expected": traced.depth}
         return {name: self._picture(x) for name, x in found.items()}
 
     def field(self) -> Observed:
         model, bias = self.model, self.model.config.density_bias
-        readable = model.readable(self.codes[:1])
-        raw, colour = model.decode(readable, self.tensors["query_points"][None])
-        grid, _ = model.decode(readable, cube(self.notes["grid_resolution"], model.config.radius))
+        planes = self.codes[:1]
+        raw, colour = model.decode(planes, self.tensors["query_points"][None])
+        grid, _ = model.decode(planes, cube(self.notes["grid_resolution"], model.config.radius))
         return {
             "query_density_raw": raw[0, :, None],
             "query_density_act": triposr_volume.density_of(raw, bias)[0, :, None],
@@ -209,12 +209,12 @@ class OpenLRMPass:
         limits = shared_limits(self.origins, self.directions)
         flat = [x.flatten(0, 1)[None] for x in (self.origins, self.directions, *limits, self.jitter, self.u)]
         origins, directions, near, far, jitter, u = flat
-        field = model.field(model.readable(codes[:1]))
+        field = model.field(codes[:1])
         return march(field, origins, directions, (near, far), jitter, u, reference=model.reference)
 
     def field(self) -> Observed:
         model, points = self.model, self.tensors["query_points"]
-        field = model.field(model.readable(self.codes[:1]))
+        field = model.field(self.codes[:1])
         raw, colour = field(points)
         grid, _ = field(cube(self.notes["grid_resolution"], model.box_side / 2))
         return {

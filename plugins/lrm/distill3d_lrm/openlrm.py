@@ -15,7 +15,7 @@ from distill3d.errors import ShapeError, WeightsError
 from distill3d.volume import XY_XZ_ZY, even_quantiles
 from distill3d_lrm.attention import attend
 from distill3d_lrm.configuration import choice, size
-from distill3d_lrm.decoder import decode, decode_folded, folded
+from distill3d_lrm.decoder import decode, decode_literally
 from distill3d_lrm.dinov2 import ENCODERS, DinoV2, DinoV2Config
 from distill3d_lrm.model import Numbers, Parts, ReconstructionModel, Traced
 from distill3d_lrm.openlrm_volume import HALF, Field, density_of, inside, march, ray_limits
@@ -170,10 +170,6 @@ class OpenLRM(ReconstructionModel):
         found = self.plane_tokens(tokens, camera).unflatten(1, (3, side, side))
         return self.upsampler(found.movedim(-1, 2).flatten(0, 1)).unflatten(0, (len(tokens), 3))
 
-    def readable(self, planes: Tensor) -> Tensor:
-        """See `ReconstructionModel.readable`: the decoder's first layer is in them."""
-        return planes if self.reference else folded(self.decoder[0], planes)  # type: ignore[arg-type]
-
     def numbers(self, draws: Draws | None, rays: int, like: Tensor) -> Numbers:
         """Jitter of the even pass and quantiles of the second, (S, rays, samples / 2): drawn, or the middles."""
         count = self.config.samples // 2
@@ -182,27 +178,27 @@ class OpenLRM(ReconstructionModel):
             return jitter, even_quantiles(count, like).expand_as(jitter)
         return tuple(draws.uniform(name, rays, count).to(like) for name in ("jitter", "importance"))
 
-    def field(self, readable: Tensor) -> Field:
+    def field(self, planes: Tensor) -> Field:
         """What the decoder says at points, in the box or not."""
 
         def at(points: Tensor) -> tuple[Tensor, Tensor]:
-            look_up = decode if self.reference else decode_folded
-            found = look_up(self.decoder, readable, points, AXES, self.box_side)
+            look_up = decode_literally if self.reference else decode
+            found = look_up(self.decoder, planes, points, AXES, self.box_side)
             return found[..., 0], found[..., 1:].sigmoid() * (1 + 2 * STRETCH) - STRETCH
 
         return at
 
-    def trace(self, readable: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
+    def trace(self, planes: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
         """See `ReconstructionModel.trace`."""
         limits = ray_limits(origins, directions)
         jitter, u = numbers
-        ray = march(self.field(readable), origins, directions, limits, jitter, u, reference=self.reference)
+        ray = march(self.field(planes), origins, directions, limits, jitter, u, reference=self.reference)
         return Traced(ray.colour, ray.depth, ray.opacity)
 
-    def query(self, readable: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `ReconstructionModel.query`. As published, a query has density outside of the box too; here it has not,
         as in a render."""
-        density, colours = self.field(readable)(points)
+        density, colours = self.field(planes)(points)
         return density_of(density) * inside(points), colours.clamp(0, 1)
 
 

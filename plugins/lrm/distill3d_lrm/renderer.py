@@ -136,7 +136,6 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
 
     def _gathered(self, planes: Tensor, origins: Tensor, directions: Tensor, draws: Draws | None) -> Traced:
         """The rays (1, N, 3) of one subject."""
-        readable = self.model.readable(planes)
         numbers = self.model.numbers(draws, origins.shape[1], planes)
         keeps = torch.is_grad_enabled() and not self.look.low_memory
         at_once = origins.shape[1] if keeps or self.model.reference else self.look.rays_at_once
@@ -146,17 +145,17 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
             trace = partial(self._traced, some[0], some[1], some[2:])
             again = torch.is_grad_enabled() and not keeps
             parts.append(
-                checkpoint(trace, readable, use_reentrant=False, preserve_rng_state=False) if again else trace(readable)
+                checkpoint(trace, planes, use_reentrant=False, preserve_rng_state=False) if again else trace(planes)
             )
         return Traced(*(torch.cat(part, 1) for part in zip(*parts)))
 
-    def _traced(self, origins: Tensor, directions: Tensor, numbers: Numbers, readable: Tensor) -> tuple[Tensor, ...]:
-        found = self.model.trace(readable, origins, directions, numbers)
+    def _traced(self, origins: Tensor, directions: Tensor, numbers: Numbers, planes: Tensor) -> tuple[Tensor, ...]:
+        found = self.model.trace(planes, origins, directions, numbers)
         return found.colour, found.depth, found.opacity
 
     def query(self, scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `Field.query`."""
-        density, colours = self.model.query(self.model.readable(scene["planes"]), points @ self.turn.T)
+        density, colours = self.model.query(scene["planes"], points @ self.turn.T)
         return density, 2 * colours - 1
 
     def trainable(self, group: str = "default") -> dict[str, nn.Parameter]:

@@ -17,7 +17,7 @@ from distill3d.errors import ConfigError, WeightsError
 from distill3d.volume import XY_XZ_YZ
 from distill3d_lrm.attention import attend
 from distill3d_lrm.configuration import choice, number, section, size
-from distill3d_lrm.decoder import decode, decode_folded, folded
+from distill3d_lrm.decoder import decode, decode_literally
 from distill3d_lrm.model import Numbers, Parts, ReconstructionModel, Traced
 from distill3d_lrm.remembered import Remembered
 from distill3d_lrm.triposr_volume import density_of, trace
@@ -153,40 +153,36 @@ class TripoSR(ReconstructionModel):
         upsampled = self.post_processor.upsample(found.transpose(1, 2).flatten(0, 1))  # type: ignore[operator]
         return upsampled.unflatten(0, (len(tokens), 3))
 
-    def readable(self, planes: Tensor) -> Tensor:
-        """See `ReconstructionModel.readable`: the decoder's first layer is in them."""
-        return planes if self.reference else folded(self.decoder.layers[0], planes)  # type: ignore[index, arg-type]
-
     def numbers(self, draws: Draws | None, rays: int, like: Tensor) -> Numbers:
         """None: TripoSR takes the middles of equal parts of a ray, always."""
         return ()
 
-    def decode(self, readable: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Density before its activation (S, N), colours before theirs (S, N, 3)."""
         layers: nn.Sequential = self.decoder.layers  # type: ignore[assignment]
         if self.reference:
             parts = points.split(POINTS_AT_ONCE, 1)
-            found = torch.cat([decode(layers, readable, part, XY_XZ_YZ, self.box_side) for part in parts], 1)
+            found = torch.cat([decode_literally(layers, planes, part, XY_XZ_YZ, self.box_side) for part in parts], 1)
         else:
-            found = decode_folded(layers, readable, points, XY_XZ_YZ, self.box_side)
+            found = decode(layers, planes, points, XY_XZ_YZ, self.box_side)
         return found[..., 0], found[..., 1:]
 
-    def trace(self, readable: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
+    def trace(self, planes: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
         """See `ReconstructionModel.trace`."""
         c = self.config
         settings = (c.radius, c.samples, c.density_bias)
         found = [
             trace(partial(self.decode, one), from_, along, *settings, reference=self.reference)
-            for one, from_, along in zip(readable.split(1), origins.split(1), directions.split(1))
+            for one, from_, along in zip(planes.split(1), origins.split(1), directions.split(1))
         ]
         return Traced(*(torch.cat([getattr(ray, f.name) for ray in found]) for f in fields(Traced)))
 
-    def query(self, readable: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `ReconstructionModel.query`.
 
         Density counts for a crossing of the box, however long that is; here it is divided by the box's side.
         """
-        density, colour = self.decode(readable, points)
+        density, colour = self.decode(planes, points)
         inside = (points.abs() <= self.config.radius).all(-1)
         return density_of(density, self.config.density_bias) / self.box_side * inside, colour.sigmoid()
 

@@ -230,8 +230,8 @@ def test_the_fast_form_is_the_literal_one_to_rounding():
     planes, numbers, points = planes_of(fast), numbers_of(fast), torch.rand(2, 50, 3) * 2.4 - 1.2
     for one, other in zip(
         (
-            *vars(fast.trace(fast.readable(planes), *rays(), numbers)).values(),
-            *fast.query(fast.readable(planes), points),
+            *vars(fast.trace(planes, *rays(), numbers)).values(),
+            *fast.query(planes, points),
         ),
         (*vars(literal.trace(planes, *rays(), numbers)).values(), *literal.query(planes, points)),
     ):
@@ -241,13 +241,13 @@ def test_the_fast_form_is_the_literal_one_to_rounding():
 @pytest.mark.parametrize("reference", [False, True], ids=["fast", "literal"])
 def test_a_ray_is_the_same_whichever_rays_are_traced_with_it(reference):
     made = model(reference=reference)
-    readable, numbers = made.readable(planes_of(made)), numbers_of(made)
+    planes, numbers = planes_of(made), numbers_of(made)
     origins, directions = rays()
     origins[:, 7] = 5.0  # one that misses: published code would give it limits of the others
-    together = made.trace(readable, origins, directions, numbers)
+    together = made.trace(planes, origins, directions, numbers)
     assert together.opacity.max() > 0.5
     some = slice(5, 12)
-    alone = made.trace(readable[1:], origins[1:, some], directions[1:, some], tuple(x[1:, some] for x in numbers))
+    alone = made.trace(planes[1:], origins[1:, some], directions[1:, some], tuple(x[1:, some] for x in numbers))
     for one, all_of_them in zip(vars(alone).values(), vars(together).values()):
         torch.testing.assert_close(one, all_of_them[1:, some])
 
@@ -271,7 +271,7 @@ def test_rays_that_miss_run_along_an_axis_or_start_within_are_finite_with_finite
         torch.tensor([[ray[i] for ray in starts]], dtype=torch.float32).requires_grad_() for i in (0, 1)
     )
     for numbers in (numbers_of(made, 1, len(starts)), made.numbers(None, len(starts), planes)):
-        traced = made.trace(made.readable(planes), origins, directions, numbers)
+        traced = made.trace(planes, origins, directions, numbers)
         loss = sum((x * torch.linspace(1, 2, x.shape[1])[None, :, None]).sum() for x in vars(traced).values())
         gradients = torch.autograd.grad(loss, [planes, origins, directions, *made.decoder.parameters()])
         assert all(x.isfinite().all() for x in (*vars(traced).values(), *gradients))
@@ -282,13 +282,13 @@ def test_rays_that_miss_run_along_an_axis_or_start_within_are_finite_with_finite
 
 def test_three_subjects_and_three_rays_are_no_special_case():
     made = model()
-    readable = made.readable(planes_of(made, 3))
+    planes = planes_of(made, 3)
     origins, directions = rays(3, 3)
-    numbers = made.numbers(None, 3, readable)
-    together = made.trace(readable, origins, directions, numbers)
+    numbers = made.numbers(None, 3, planes)
+    together = made.trace(planes, origins, directions, numbers)
     for s in range(3):
         alone = made.trace(
-            readable[s : s + 1], origins[s : s + 1], directions[s : s + 1], made.numbers(None, 3, readable[:1])
+            planes[s : s + 1], origins[s : s + 1], directions[s : s + 1], made.numbers(None, 3, planes[:1])
         )
         torch.testing.assert_close(alone.colour[0], together.colour[s])
 
@@ -328,14 +328,14 @@ def test_numbers_are_a_function_of_the_subject_and_middles_without_draws():
 
 def test_a_query_has_density_in_the_box_alone_and_colours_within_0_and_1():
     made = model()
-    readable = made.readable(planes_of(made))
+    planes = planes_of(made)
     points = torch.rand(2, 300, 3) * 3 - 1.5
-    density, colours = made.query(readable, points)
+    density, colours = made.query(planes, points)
     within = (points.abs() <= 1).all(-1)
     assert (density[within] > 0).all()
     assert (density[~within] == 0).all() and (~within).any()
     assert colours.min() >= 0 and colours.max() <= 1
-    raw, unclamped = made.field(readable)(points)
+    raw, unclamped = made.field(planes)(points)
     torch.testing.assert_close(density[within], nn.functional.softplus(raw - 1)[within])
     torch.testing.assert_close(colours, unclamped.clamp(0, 1))
     assert (raw[~within] != 0).all()  # the bare field goes on

@@ -45,7 +45,7 @@ def decoder_loss(model: TripoSR, world: World, g: torch.Generator) -> tuple[Tens
     canonical = (2 * torch.rand(count, points, 3, generator=g) - 1) * half
     with torch.no_grad():
         density, colour = world.teacher.query(world.teacher.scene(z), canonical)
-    raw, ours = model.decode(model.readable(target_planes(world, z)), canonical @ torch.tensor(model.to_own).T)
+    raw, ours = model.decode(target_planes(world, z), canonical @ torch.tensor(model.to_own).T)
     truth = density * model.box_side  # of a crossing
     optical = torch.exp((raw + model.config.density_bias).clamp(max=12))
     thickness = torch.tensor([1 / 256, 1 / 32, 1 / 4])
@@ -69,14 +69,14 @@ def render_loss(model: TripoSR, world: World, g: torch.Generator) -> tuple[Tenso
     count, views, side = 8, 2, 24
     photos = world.photos
     subjects, chosen, corner = patches(photos, views, count, side, g)
-    readable = model.readable(model.planes(model.tokens(inputs(photos, subjects, g))))
+    planes = model.planes(model.tokens(inputs(photos, subjects, g)))
     size = photos.rgb.shape[-1]
     rays = [
         x.transpose(2, 3).unflatten(3, (size, size)) for x in pixel_rays(photos.cameras(subjects, chosen), size, size)
     ]
     turn = torch.tensor(model.to_own).T
     origins, directions = (crop(x, corner, side).flatten(3).transpose(2, 3).flatten(1, 2) @ turn for x in rays)
-    found = model.trace(readable, origins, directions, ())
+    found = model.trace(planes, origins, directions, ())
 
     def pictures(x: Tensor) -> Tensor:  # (B, V * side * side, C) to (B, V, C, side, side)
         return x.unflatten(1, (views, side, side)).movedim(-1, 2)

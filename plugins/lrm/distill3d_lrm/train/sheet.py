@@ -22,10 +22,10 @@ def pictures(model: TripoSR, photos: Photos, count: int) -> Tensor:
     size, made = photos.rgb.shape[-1], []
     turn = torch.tensor(model.to_own).T
     for subject in torch.arange(count).split(1):
-        readable = model.readable(model.planes(model.tokens(most_frontal(photos, subject))))
+        planes = model.planes(model.tokens(most_frontal(photos, subject)))
         cameras = photos.cameras(subject, torch.arange(photos.yaw.shape[1])[None])
         origins, directions = (x.flatten(1, 2) @ turn for x in pixel_rays(cameras, size, size))
-        found = model.trace(readable, origins, directions, ())
+        found = model.trace(planes, origins, directions, ())
         colour = 2 * found.colour - 1 + (1 - found.opacity) * (BACKGROUND + 1)
         made.append(colour.unflatten(1, (-1, size, size)).movedim(-1, 2))
     return torch.cat(made)
