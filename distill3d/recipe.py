@@ -40,8 +40,8 @@ from distill3d.scorer import Scorer
 from distill3d.showcase import Showcase
 from distill3d.styles import Style
 from distill3d.training.checkpoint import list_checkpoints, load_checkpoint
+from distill3d.training.cpu import on_cpu
 from distill3d.training.loop import CHECKPOINTS, Watch, train
-from distill3d.training.threads import cpu_threads
 from distill3d.training.trainer import Trainer, cosine_decay
 
 logger = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def distill(config: DistillConfig, out: Path | None = None, *, watch: Watch | No
     licences = {"backbone": recipe.renderer.weights_licence, "scorer": recipe.scorer.weights_licence}
     write_text(folder / LICENCES, json.dumps(licences, indent=2) + "\n")
     write_base(folder, recipe.base)
-    with cpu_threads(recipe.renderer.defaults.threads):
+    with on_cpu(recipe.renderer.defaults.threads, recipe.renderer.defaults.flush_denormal):
         return _run(recipe, folder, watch or Watch())
 
 
@@ -203,7 +203,7 @@ def resume(folder: Path, *, device: str | None = None, watch: Watch | None = Non
     config = read_config(folder)
     recipe = prepare(replace(config, device=device) if device else config)
     check_base(folder, recipe.base)
-    with cpu_threads(recipe.renderer.defaults.threads):
+    with on_cpu(recipe.renderer.defaults.threads, recipe.renderer.defaults.flush_denormal):
         return _run(recipe, folder, watch or Watch())
 
 

@@ -61,6 +61,7 @@ class RunDefaults:
     rerender: bool = True  # see `Trainer`: False is faster where the graphs of all views fit into memory
     threads: int | None = None  # on the CPU, unless OMP_NUM_THREADS says; None: as many as torch finds best
     anchors: Mapping[str, float] = field(default_factory=dict)  # weights by name, see `distill3d.anchors`
+    flush_denormal: bool = False  # on the CPU: numbers below 1e-38 count as 0, see `training.cpu.denormal_flushed`
     replay: int | None = None  # steps after which a deterministic method sees the same subjects again; None: never
 
 

@@ -20,7 +20,19 @@ FLOORS = [  # from the top; a module may import from its own floor and from thos
     {"methods", "anchors"},
     {"objectives", "tiny", "scorers", "plugins", "report", "export"},
     {"volume", "renderer", "scorer", "views", "evaluation"},
-    {"cameras", "styles", "config", "options", "schedule", "hookspecs", "draws", "errors", "files", "provenance"},
+    {
+        "cameras",
+        "styles",
+        "config",
+        "options",
+        "schedule",
+        "hookspecs",
+        "draws",
+        "errors",
+        "files",
+        "provenance",
+        "state_dicts",
+    },
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for name in floor}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
@@ -183,11 +195,19 @@ def test_only_the_trainer_calls_backward():
         assert "backward" not in names, path
 
 
-def test_nothing_is_unpickled():
+def test_nothing_is_unpickled_and_what_torch_wrote_is_read_as_weights_only():
     for path in MODULES:
         modules = {m.split(".")[0] for m in imports(path)}
         assert not modules & {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}, path
-        assert "torch.load(" not in path.read_text(encoding="utf-8"), path
+        for call in calls_of_torch_load(path):
+            assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords), path
+            assert path.name == "state_dicts.py", path
+
+
+def calls_of_torch_load(path):
+    """Where a file written by torch is read."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func) == "torch.load"]
 
 
 def child(code):

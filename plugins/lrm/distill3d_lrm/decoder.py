@@ -18,13 +18,16 @@ def decode(network: nn.Sequential, planes: Tensor, points: Tensor, axes: Axes, b
     """
     if points.ndim != 3 or len(points) != len(planes):
         raise ShapeError(f"Points of {len(planes)} subjects are (S, N, 3), got {tuple(points.shape)}.")
-    x = sample_planes(planes, points, axes, box_side).flatten(1, 2)  # (S, P * C, N)
+    features = sample_planes(planes, points, axes, box_side).flatten(1, 2)  # (S, P * C, N)
+    # One by one: mm is several times faster backwards than bmm with an expanded weight.
+    return torch.cat([_applied(network, one).T[None] for one in features])
+
+
+def _applied(network: nn.Sequential, x: Tensor) -> Tensor:
+    """(inputs, N) to (outputs, N)."""
     for layer in network:
-        if isinstance(layer, nn.Linear):
-            x = torch.bmm(layer.weight.expand(len(x), -1, -1), x).add_(layer.bias[:, None])
-        else:
-            x = layer(x)
-    return x.transpose(1, 2)
+        x = torch.mm(layer.weight, x).add_(layer.bias[:, None]) if isinstance(layer, nn.Linear) else layer(x)
+    return x
 
 
 def decode_literally(network: nn.Sequential, planes: Tensor, points: Tensor, axes: Axes, box_side: float) -> Tensor:

@@ -209,4 +209,4 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
 def run_defaults(model: ReconstructionModel) -> RunDefaults:
     """Cameras as far away as the model was trained for; all round, and no higher than it was shown."""
     views = partial(CameraPrior, pitch=30, focal=model.camera_focal, radius=model.camera_radius)
-    return RunDefaults(front=views(yaw=60), around=views(yaw=180), rerender=False)
+    return RunDefaults(front=views(yaw=60), around=views(yaw=180), rerender=False, flush_denormal=True)

@@ -64,6 +64,7 @@ DEFAULTS = RunDefaults(
     grid_every=6,
     rerender=False,
     threads=1,
+    flush_denormal=True,
     replay=100,
     front=_views(yaw=60),
     around=_views(yaw=180),

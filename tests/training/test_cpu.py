@@ -1,12 +1,12 @@
-"""Threads inside and outside of a run."""
+"""Threads and denormal numbers inside and outside of a run."""
 
 import pytest
 import torch
 
 from distill3d.config import DistillConfig
 from distill3d.recipe import distill
+from distill3d.training.cpu import cpu_threads, denormal_flushed, on_cpu
 from distill3d.training.loop import Watch
-from distill3d.training.threads import cpu_threads
 
 
 @pytest.fixture
@@ -46,3 +46,33 @@ def test_a_run_on_the_embedded_pair_takes_one_thread(two_threads, tmp_path):
     distill(DistillConfig(style="zombie", steps=1), tmp_path / "run", watch=watch)
     assert seen == [1]
     assert torch.get_num_threads() == 2
+
+
+def _smallest() -> float:
+    return float(torch.tensor([1e-40]) * 1.0)
+
+
+def test_denormal_numbers_are_zero_inside_alone_also_after_an_error():
+    with denormal_flushed(False):
+        assert _smallest() > 0
+    seen = []
+
+    @on_cpu(None, True)
+    def fail():
+        seen.append(_smallest())
+        raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert seen == [0]
+    assert _smallest() > 0
+
+
+def test_who_flushed_them_before_finds_them_flushed_after():
+    torch.set_flush_denormal(True)
+    try:
+        with denormal_flushed(True):
+            pass
+        assert _smallest() == 0
+    finally:
+        torch.set_flush_denormal(False)
