@@ -127,10 +127,11 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
             found.append(self._gathered(one, rays[0][s : s + 1], rays[1][s : s + 1], alone))
         traced = Traced(*(torch.cat([getattr(part, f.name) for part in found]) for f in fields(Traced)))
         behind = rays[0].norm(dim=-1, keepdim=True) + self.box_side  # beyond the box, from any side
-        colour = 2 * (traced.colour + (1 - traced.opacity) * self.look.background) - 1
-        depth = traced.depth + (1 - traced.opacity) * behind
+        opacity = traced.opacity.clamp(max=1)  # a sum of weights may round to more
+        colour = 2 * (traced.colour + (1 - opacity) * self.look.background) - 1
+        depth = traced.depth + (1 - opacity) * behind
         pictures = (
-            x.unflatten(1, (views, size, size)).movedim(-1, 2) for x in (colour, depth, traced.opacity)
+            x.unflatten(1, (views, size, size)).movedim(-1, 2) for x in (colour, depth, opacity)
         )  # (S, V, C, n, n)
         return Render(*pictures)
 
