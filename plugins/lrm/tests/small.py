@@ -27,9 +27,9 @@ FEATURES = 4  # of a plane: what makes density, then three colours
 MOVED = 0.03  # by a photo
 
 
-def triposr_config(**renderer):
+def triposr_config(**sizes):
     """What `config.yaml` says, as data: its sizes are small, and one is a reference."""
-    return {
+    config = {
         "cond_image_size": 32,
         "image_tokenizer": {"pretrained_model_name_or_path": "facebook/dino-vitb16"},
         "vit_config": {
@@ -56,9 +56,11 @@ def triposr_config(**renderer):
             "density_activation": "exp",
             "density_bias": -1.0,
             "num_samples_per_ray": 48,
-            **renderer,
         },
     }
+    for name, value in sizes.items():
+        next(part for part in reversed(config.values()) if isinstance(part, dict) and name in part)[name] = value
+    return config
 
 
 def openlrm_config(**changed):
@@ -89,10 +91,10 @@ def openlrm_config(**changed):
     }
 
 
-def small_triposr(*, reference=False, **renderer):
+def small_triposr(*, reference=False, **sizes):
     """The egg as a TripoSR."""
     torch.manual_seed(0)
-    config = triposr_config(**renderer)
+    config = triposr_config(**sizes)
     model = TripoSR(TripoSRConfig.from_dict(config, config["vit_config"]), reference=reference).eval()
     c, layers = model.config, model.decoder.layers
     with torch.no_grad():
@@ -102,7 +104,7 @@ def small_triposr(*, reference=False, **renderer):
         model.tokenizer.embeddings[:, :FEATURES] = _painted(model, XY_XZ_YZ, c.plane_size)
         _passed_on(model.post_processor.upsample)
         # SiLU leaves large numbers as they are, and makes next to nothing of what is far below zero.
-        _decoder([layers[0], *[layer for layer in layers[1:] if isinstance(layer, torch.nn.Linear)]], 2.0, -9.0)
+        _decoder([layers[0], *[layer for layer in layers[1:] if isinstance(layer, torch.nn.Linear)]], 8.0, -5.0)
     return model.requires_grad_(False)
 
 
@@ -238,4 +240,4 @@ def renderer(kind, *, subjects=None, look=None, cache=None, size=32, reference=F
 
 def code(of, seed=0):
     """(1, 3, h, w) of any picture."""
-    return torch.rand(1, *of.code_shape, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(1, *of.code_shape, generator=torch.Generator().manual_seed(seed)).to(of.turn)
