@@ -9,6 +9,7 @@ from pathlib import Path
 from distill3d.errors import WeightsError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+ENDINGS = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")  # of a file that is not there; ids may end in .1
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def find_checkpoint(given: str | None, default: Published) -> Found:
         return _in_folder(path, default)
     if path.is_file():
         return _beside(path, default)
-    if path.suffix or not HUB_ID.fullmatch(given):
+    if path.suffix in ENDINGS or not HUB_ID.fullmatch(given):
         raise WeightsError(
             f"There is no checkpoint {given}. Give a folder with {default.config} and {default.weights[0]}, or a Hub "
             f"id such as {default.repo}."

@@ -59,7 +59,8 @@ def triposr_config(**sizes):
         },
     }
     for name, value in sizes.items():
-        next(part for part in reversed(config.values()) if isinstance(part, dict) and name in part)[name] = value
+        parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+        next(part for part in reversed(parts) if name in part)[name] = value
     return config
 
 

@@ -16,7 +16,6 @@ from distill3d.testing.saved_bytes import SavedBytes
 from distill3d.volume import pixel_rays
 from distill3d_lrm.cache import CodeCache
 from distill3d_lrm.renderer import Look
-from distill3d.testing.saved_bytes import SavedBytes
 
 FINE = {"triposr": {"plane_size": 16}, "openlrm": {"triplane_low_res": 16, "triplane_high_res": 32}}
 KINDS = pytest.mark.parametrize("kind", list(MODELS))
