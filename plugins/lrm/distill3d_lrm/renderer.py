@@ -126,17 +126,14 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
             alone = None if draws is None else replace(draws, subjects=draws.subjects[s : s + 1])
             found.append(self._gathered(one, rays[0][s : s + 1], rays[1][s : s + 1], alone))
         traced = Traced(*(torch.cat([getattr(part, f.name) for part in found]) for f in fields(Traced)))
-        behind = rays[0].norm(dim=-1, keepdim=True) + self.box_side  # beyond the box, from any side
-        opacity = traced.opacity.clamp(max=1)  # a sum of weights may round to more
-        colour = 2 * (traced.colour + (1 - opacity) * self.look.background) - 1
-        depth = traced.depth + (1 - opacity) * behind
+        colour = 2 * (traced.colour + (1 - traced.opacity) * self.look.background) - 1
         pictures = (
-            x.unflatten(1, (views, size, size)).movedim(-1, 2) for x in (colour, depth, opacity)
+            x.unflatten(1, (views, size, size)).movedim(-1, 2) for x in (colour, traced.depth, traced.opacity)
         )  # (S, V, C, n, n)
         return Render(*pictures)
 
     def _gathered(self, planes: Tensor, origins: Tensor, directions: Tensor, draws: Draws | None) -> Traced:
-        """The rays (1, N, 3) of one subject."""
+        """The rays (1, N, 3) of one subject; depth reaches beyond the box where nothing is."""
         numbers = self.model.numbers(draws, origins.shape[1], planes)
         keeps = torch.is_grad_enabled() and not self.look.low_memory
         at_once = origins.shape[1] if keeps or self.model.reference else self.look.rays_at_once
@@ -152,7 +149,8 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
 
     def _traced(self, origins: Tensor, directions: Tensor, numbers: Numbers, planes: Tensor) -> tuple[Tensor, ...]:
         found = self.model.trace(planes, origins, directions, numbers)
-        return found.colour, found.depth, found.opacity
+        behind = origins.norm(dim=-1, keepdim=True) + self.box_side
+        return found.colour, found.depth + (1 - found.opacity) * behind, found.opacity
 
     def query(self, scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `Field.query`."""

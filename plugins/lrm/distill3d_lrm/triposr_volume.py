@@ -56,13 +56,11 @@ def trace(
     near, far, crosses = box_limits(origins, directions, radius)
     near, far = torch.where(crosses, near, 0 * near), torch.where(crosses, far, 0 * near)  # a miss has no length
     t = stratified(near, far, samples)  # (1, N, n)
-    points = along(origins, directions, t)
     if reference:
+        points = along(origins, directions, t)
         raw, colours = (x.unflatten(1, t.shape[1:]) for x in field(points.flatten(1, 2)))
         return _product(t, _optical(raw, bias, samples) * crosses[..., None], colours.sigmoid())
-    optical, colours = _marched(field, points, crosses, bias)
-    ray = composite_samples(t, 1.0, optical, colours)
-    return Traced(ray.values, ray.depth, ray.opacity)
+    return _marched(field, origins[0], directions[0], t[0], crosses[0], bias)
 
 
 def _optical(raw: Tensor, bias: float, samples: int) -> Tensor:
@@ -70,30 +68,27 @@ def _optical(raw: Tensor, bias: float, samples: int) -> Tensor:
     return torch.exp((raw + bias).clamp(max=OPAQUE)) / samples
 
 
-def _marched(field: Decoded, points: Tensor, crosses: Tensor, bias: float) -> tuple[Tensor, Tensor]:
-    """Optical depth (1, N, n) and colours (1, N, n, 3) of the samples that a pixel can see, 0 for all others.
+def _marched(field: Decoded, origins: Tensor, directions: Tensor, t: Tensor, crosses: Tensor, bias: float) -> Traced:
+    """From the front to the back, some samples at a time; rays that see nothing more are followed no further.
 
-    From the front to the back: what lies behind `HIDDEN` has no weight and no gradient, so it is not asked for.
+    What lies behind `HIDDEN` has no weight and no gradient.
     """
-    samples = points.shape[2]
-    rays = crosses[0].nonzero()[:, 0]  # those that still see something
-    before = points.new_zeros(len(rays))
-    places, found = [], []
-    for block in torch.arange(samples, device=points.device).chunk(BLOCKS):
+    gathered = t.new_zeros(len(t), 5)  # colour, depth, opacity
+    rays = crosses.nonzero()[:, 0]
+    before = t.new_zeros(len(rays), 1)  # optical depth
+    for part in t.tensor_split(BLOCKS, 1):
         if not len(rays):
             break
-        raw, colour = field(points[:, rays][:, :, block].flatten(1, 2))
-        optical = _optical(raw[0], bias, samples)
-        places.append((rays[:, None] * samples + block).flatten())
-        found.append(torch.cat([optical[:, None], colour[0].sigmoid()], 1))
-        before = before + optical.detach().view(len(rays), -1).sum(1)
-        sees = before < HIDDEN
+        some = part[rays]  # (R, n')
+        raw, colours = field(along(origins[rays], directions[rays], some).flatten(0, 1)[None])
+        optical = _optical(raw, bias, t.shape[1]).view_as(some)
+        seen = composite_samples(some, 1.0, optical, colours.sigmoid().view(*some.shape, 3))
+        found = torch.cat([seen.values, seen.depth, seen.opacity], 1) * torch.exp(-before)
+        gathered = gathered.index_add(0, rays, found)
+        before = before + optical.sum(1, keepdim=True)
+        sees = before[:, 0] < HIDDEN
         rays, before = rays[sees], before[sees]
-    everywhere = points.new_zeros(points.shape[1] * samples, 4)
-    if found:
-        everywhere = everywhere.index_copy(0, torch.cat(places), torch.cat(found))
-    everywhere = everywhere.view(1, *points.shape[1:3], 4)
-    return everywhere[..., 0], everywhere[..., 1:]
+    return Traced(*(x[None] for x in gathered.split([3, 1, 1], 1)))
 
 
 def _product(t: Tensor, optical: Tensor, colours: Tensor) -> Traced:

@@ -1,21 +1,34 @@
-"""Live and peak bytes of the storages that autograd keeps, counted by hooks; weights are not counted."""
+"""What autograd keeps, in bytes."""
+
+from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 
 class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
-    def __init__(self, ignore):
+    """Counts the storages that autograd keeps inside a `with` block: `live` now, `peak` at most.
+
+    A storage counts once, however many operations keep it.
+
+    Args:
+        ignore: tensors that are there anyway, as weights.
+    """
+
+    def __init__(self, ignore: Iterable[Tensor] = ()):
         self.ignore = {t.untyped_storage().data_ptr() for t in ignore}
-        self.count, self.live, self.peak = {}, 0, 0
+        self.count: dict[int, int] = {}
+        self.live = self.peak = 0
         super().__init__(self._pack, self._unpack)
 
-    def __enter__(self):
+    def __enter__(self) -> SavedBytes:  # type: ignore[override]
         super().__enter__()
         return self
 
-    def _pack(self, tensor):
+    def _pack(self, tensor: Tensor) -> Tensor | _Box:
         storage = tensor.untyped_storage()
         key, size = storage.data_ptr(), storage.nbytes()
         if key in self.ignore:
@@ -28,16 +41,18 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         weakref.finalize(box, self._drop, key, size)
         return box
 
-    def _drop(self, key, size):
+    def _drop(self, key: int, size: int) -> None:
         self.count[key] -= 1
         if not self.count[key]:
             self.live -= size
 
     @staticmethod
-    def _unpack(saved):
+    def _unpack(saved: Tensor | _Box) -> Tensor:
         return saved.tensor if isinstance(saved, _Box) else saved
 
 
 class _Box:
-    def __init__(self, tensor):
+    """Lives as long as autograd keeps what is in it."""
+
+    def __init__(self, tensor: Tensor):
         self.tensor = tensor
