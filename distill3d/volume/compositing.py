@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from distill3d.errors import ShapeError
@@ -53,7 +54,8 @@ def ray_weights(density: Tensor, steps: Tensor | float) -> Tensor:
         (..., n); their sum is 1 - exp(-sum sigma delta), at most 1.
     """
     optical = density * steps
-    before = optical.cumsum(-1) - optical
+    # Without the sample itself from the start: subtracted later, a dense one takes the digits of all before it along.
+    before = F.pad(optical[..., :-1], (1, 0)).cumsum(-1)
     # Exactly 0 instead of denormal numbers, which make the backward on a CPU several times slower.
     free = torch.exp(-before) * (before < HIDDEN)
     return free * -torch.expm1(-optical)
