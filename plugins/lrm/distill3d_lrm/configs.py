@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from distill3d.errors import WeightsError
 
 LARGEST = 1 << 16  # bytes; published ones have two thousand
@@ -35,25 +37,18 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     Raises:
         WeightsError: if it is no YAML mapping, or a reference leads nowhere.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
     text = _text(path)
     try:
         _refuse_tangles(text)
-        plain = OmegaConf.to_container(OmegaConf.create(text))
+        plain = yaml.safe_load(text)
         return _mapping(_resolved(plain, plain), path)
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path} is no YAML config: {first}") from error
 
 
 def _refuse_tangles(text: str) -> None:
-    """Nesting without end crashes YAML's reader in C, aliases of aliases fill the memory, and omegaconf reads a single
-    word or number in ways of its own."""
-    import yaml
-
+    """Nesting without end crashes YAML's reader in C, and aliases of aliases fill the memory."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
