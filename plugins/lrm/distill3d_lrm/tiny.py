@@ -57,8 +57,8 @@ PREPARATION = Preparation(TINY.image_size, 0.5, "antialiased", None, quantised=T
 _views = partial(CameraPrior, pitch=20)
 DEFAULTS = RunDefaults(
     scorer="tiny",
-    steps=400,
-    lr=2e-3,
+    steps=300,
+    lr=5e-3,
     stage="raw",
     mirror=False,
     grid_every=6,
