@@ -31,7 +31,7 @@ from distill3d.evaluation import mean_interval
 from distill3d.files import write_text, written_aside
 from distill3d.recipe import distill, resume
 from distill3d.report.pictures import contact_sheet, save_picture
-from distill3d.runs import CONFIG, RUN, load_original_and_run
+from distill3d.runs import CONFIG, RUN, fingerprint, load_backbone, load_original_and_run
 from distill3d.tiny.evaluation import (
     CEILING,
     CHANCE,
@@ -84,7 +84,10 @@ def cells_of(options: argparse.Namespace) -> dict[Path, dict[str, Any]]:
     """File and settings of each cell."""
     networks = Networks(options.weights, options.scorer_weights, options.judges, options.clip)
     checksum = networks.checksum()
-    changes = {n: v for n in ("method", "steps", "batch", "lr") if (v := getattr(options, n)) is not None}
+    if options.backbone:
+        base = load_backbone(DistillConfig(style="any", backbone=options.backbone, weights=options.weights))
+        checksum = fingerprint(base)[:8] + checksum
+    changes = {n: v for n in ("backbone", "method", "steps", "batch", "lr") if (v := getattr(options, n)) is not None}
     kind = "_".join([checksum[:8], *(f"{n}-{v}" for n, v in changes.items())])
     return {
         options.work / "cells" / f"world_{style}_{seed}.json": {
@@ -184,6 +187,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs and the results")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--backbone", help="another than the embedded generator whose truth is known: tiny-lrm")
     parser.add_argument("--method", help="for all runs alike (default: the program's)")
     parser.add_argument("--steps", type=int, help="likewise")
     parser.add_argument("--batch", type=int, help="likewise")
