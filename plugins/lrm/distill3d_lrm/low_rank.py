@@ -31,7 +31,7 @@ def add_low_rank(model: ReconstructionModel, rank: int = RANK) -> None:
     )
     with torch.random.fork_rng([]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that target_parameters are young
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too, for good
         inject_adapter_in_model(config, model)
 
 

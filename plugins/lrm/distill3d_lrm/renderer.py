@@ -195,7 +195,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         """Made when it is first asked for, the same in every process."""
         if self.adapter is None:
             with torch.random.fork_rng([]):
-                torch.manual_seed(0)
+                torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too, for good
                 self.adapter = PlaneAdapter(self.model.plane_channels).to(self.turn)
         return self.adapter
 

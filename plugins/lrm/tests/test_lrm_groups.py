@@ -140,6 +140,16 @@ def test_what_a_group_adds_is_the_same_in_every_process(kind, group):
 
 
 @KINDS
+@pytest.mark.parametrize("group", ["lora", "adapter"])
+def test_the_random_numbers_of_gpus_are_left_alone(kind, group, monkeypatch):
+    """They are not restored afterwards, as those of the CPU are."""
+    of, seeded = quick(kind), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    of.trainable(group)
+    assert not seeded
+
+
+@KINDS
 def test_groups_asked_for_one_after_the_other_do_not_mix(kind):
     of = quick(kind)
     alone = {group: {official(n) for n in quick(kind).trainable(group)} for group in GROUPS}
