@@ -89,6 +89,8 @@ class TripoSRConfig:
         for name, most in LARGEST.items():
             if getattr(found, name) > most:
                 raise WeightsError(f"{name} of the checkpoint's config is at most {most}, got {getattr(found, name)}.")
+        if found.radius <= 0:
+            raise WeightsError(f"radius of the checkpoint's config is above 0, got {found.radius}.")
         if heads * size(backbone, "attention_head_dim") != found.channels or found.channels % found.groups:
             raise WeightsError(f"{heads} heads or {found.groups} groups do not divide {found.channels} channels.")
         return found

@@ -233,6 +233,8 @@ def test_a_config_that_is_no_text_is_refused(read, tmp_path):
         ({"plane_size": 8.5}, "plane_size"),
         ({"n_neurons": True}, "n_neurons"),
         ({"radius": float("nan")}, "radius"),
+        ({"radius": 0}, "radius .* is above 0"),
+        ({"radius": -0.87}, "radius .* is above 0"),
         ({"density_bias": None}, "density_bias"),
         ({"num_attention_heads": 3}, "3 heads or 4 groups do not divide 16"),
         ({"norm_num_groups": 5}, "do not divide"),
