@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from distill3d.errors import ShapeError
 from distill3d.volume import sample_planes
-from distill3d.volume.planes import Axes
+from distill3d.volume.planes import Axes, Lookup
 
 
 def decode(network: nn.Sequential, planes: Tensor, points: Tensor, axes: Axes, box_side: float) -> Tensor:
@@ -18,9 +18,14 @@ def decode(network: nn.Sequential, planes: Tensor, points: Tensor, axes: Axes, b
     """
     if points.ndim != 3 or len(points) != len(planes):
         raise ShapeError(f"Points of {len(planes)} subjects are (S, N, 3), got {tuple(points.shape)}.")
-    features = sample_planes(planes, points, axes, box_side).flatten(1, 2)  # (S, P * C, N)
+    features = sample_planes(planes, points, axes, box_side, lookup=lookup_of(planes)).flatten(1, 2)  # (S, P * C, N)
     # One by one: mm is several times faster backwards than bmm with an expanded weight.
     return torch.cat([_applied(network, one).T[None] for one in features])
+
+
+def lookup_of(planes: Tensor) -> Lookup:
+    """The slower look-up where torch was told to repeat every bit: on CUDA the other one cannot go backwards then."""
+    return "deterministic" if planes.is_cuda and torch.are_deterministic_algorithms_enabled() else "fast"
 
 
 def _applied(network: nn.Sequential, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from distill3d_lrm.cache import CodeCache, checksum
 from distill3d_lrm.model import ReconstructionModel
 from distill3d_lrm.remembered import state_of
+
+FORMAT = 1  # raised when the same weights make something else of a picture: what is on disk is then computed again
 
 
 class Encoder:
@@ -21,7 +24,7 @@ class Encoder:
 
     def __init__(self, model: ReconstructionModel, cache: CodeCache):
         self.model, self.cache = model, cache
-        self._sums: dict[str, tuple[object, str]] = {}
+        self._sums: dict[str, tuple[object, str]] = {}  # of each tensor, by its name
 
     def planes(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) in [0, 1] to (1, 3, C, h, w)."""
@@ -38,14 +41,16 @@ class Encoder:
     def _kept(
         self, stage: str, weights: dict[str, nn.Parameter], image: Tensor, compute: Callable[[], Tensor]
     ) -> Tensor:
-        if torch.is_grad_enabled() and any(p.requires_grad for p in weights.values()):
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (image, *weights.values())):
             return compute()
-        key = f"{stage} {self.model.config} {self._sum(stage, weights)} {checksum([image])}"
+        made_by = f"{FORMAT} {image.device.type}"  # another kind of device rounds otherwise
+        key = f"{stage} {made_by} {self.model.config} {self._sum(weights)} {checksum([image])}"
         return self.cache.get(key, compute).to(image)
 
-    def _sum(self, stage: str, weights: dict[str, nn.Parameter]) -> str:
-        """Of the weights, computed again when one of them changed."""
-        state = state_of(weights.values())
-        if stage not in self._sums or self._sums[stage][0] != state:
-            self._sums[stage] = (state, checksum(weights.values()))
-        return self._sums[stage][1]
+    def _sum(self, weights: dict[str, nn.Parameter]) -> str:
+        """Of the weights; those that changed are read again, as a run changes few of a gigabyte."""
+        for name, tensor in weights.items():
+            state = state_of([tensor])
+            if name not in self._sums or self._sums[name][0] != state:
+                self._sums[name] = (state, checksum([tensor]))
+        return sha256("".join(self._sums[name][1] for name in weights).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """Reconstruction models as backbones of the core: cameras, rays, and how much is kept for the way back."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import small
@@ -14,7 +15,9 @@ from distill3d.renderer import frozen_copy
 from distill3d.testing import check_renderer
 from distill3d.testing.saved_bytes import SavedBytes
 from distill3d.volume import pixel_rays
-from distill3d_lrm.cache import CodeCache
+from distill3d_lrm import encoder
+from distill3d_lrm.cache import CodeCache, checksum
+from distill3d_lrm.decoder import lookup_of
 from distill3d_lrm.renderer import Look
 
 FINE = {"triposr": {"plane_size": 16}, "openlrm": {"triplane_low_res": 16, "triplane_high_res": 32}}
@@ -497,6 +500,47 @@ def test_codes_on_disk_are_those_that_were_computed(kind, tmp_path):
     count = Counted(again)
     assert torch.equal(again.scene(code(of))["planes"], computed)
     assert count.since() == (0, 0)
+
+
+@KINDS
+def test_the_slope_by_a_picture_is_not_lost_to_what_is_kept(kind, tmp_path):
+    of, picture = renderer(kind, cache=CodeCache(tmp_path)), code(renderer(kind))
+    of.scene(picture)
+    (slope,) = torch.autograd.grad(of.scene(picture.requires_grad_())["planes"].square().sum(), picture)
+    assert slope.isfinite().all() and slope.abs().max() > 0
+
+
+def test_of_weights_that_change_only_those_are_read_again(monkeypatch):
+    of, read = renderer("triposr"), []
+    monkeypatch.setattr(encoder, "checksum", lambda tensors: read.append(checked := list(tensors)) or checksum(checked))
+    changing = of.model.post_processor.upsample.bias
+    with torch.no_grad():
+        of.scene(code(of))
+        assert len(read) > 20
+        read.clear()
+        changing += 0.5
+        of.scene(code(of))
+    assert [id(tensor) for (tensor,) in read if isinstance(tensor, torch.nn.Parameter)] == [id(changing)]
+
+
+def test_codes_on_disk_of_another_release_s_arithmetic_are_computed_again(tmp_path, monkeypatch):
+    renderer("triposr", cache=CodeCache(tmp_path)).scene(code(renderer("triposr")))
+    again = renderer("triposr", cache=CodeCache(tmp_path))
+    monkeypatch.setattr(encoder, "FORMAT", encoder.FORMAT + 1)
+    count = Counted(again)
+    again.scene(code(again))
+    assert count.since() == (1, 1)
+
+
+def test_where_every_bit_must_repeat_a_gpu_looks_up_in_a_fixed_order():
+    """CUDA's own look-up refuses to go backwards there."""
+    here, there = SimpleNamespace(is_cuda=False), SimpleNamespace(is_cuda=True)
+    assert (lookup_of(here), lookup_of(there)) == ("fast", "fast")
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert (lookup_of(here), lookup_of(there)) == ("fast", "deterministic")
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @KINDS
