@@ -79,7 +79,7 @@ class DistillConfig:
         try:
             values = json.loads(text)
             schema = values.pop("schema")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise damaged from error
         if schema != SCHEMA:
             raise ConfigError(f"This config.json has version {schema}, this distill3d reads version {SCHEMA}.")

@@ -32,7 +32,7 @@ def find_run(model: str) -> Path:
     Raises:
         RunError: if it is neither, cannot be downloaded, or is no published run.
     """
-    if Path(model).is_dir():
+    if os.path.isdir(model):  # Path.is_dir raises for a name that is too long
         return Path(model)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         raise RunError(f"There is no run folder {model}, and it is no Hub id, which looks like user/name.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -87,7 +88,7 @@ def stylize(
         RunError, WeightsError: for a run that cannot be found or loaded, or a place that cannot be written.
     """
     options = options or StylizeOptions()
-    if not photo.is_file():
+    if not os.path.isfile(photo):  # Path.is_file raises for a name that is too long
         raise ConfigError(f"There is no picture {photo}.")
     progress("loading", 0, 1)
     run = find_run(model)
@@ -122,23 +123,31 @@ def stylize(
 
 @contextlib.contextmanager
 def _claimed(out: Path | None, first: Path) -> Iterator[Path]:
-    """The folder to write: made empty, so that a place that cannot be written is known before the work; else gone."""
-    if out is None:
-        folder = numbered_folder(first)
-    else:
-        folder = out
-        with storing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
-                raise RunError(f"{folder} is not empty. Choose another place with --out.")
+    """The folder to write: made empty, so that a place that cannot be written is known before the work.
+
+    Where the work fails, what was made here is gone again.
+    """
+    wanted = out or first
+    above = [place for place in wanted.parents if not os.path.lexists(place)]
+    own = out is None or not os.path.lexists(out)
+    folder = numbered_folder(first) if out is None else _made_empty(out)
     try:
         yield folder
     except BaseException:
         with contextlib.suppress(OSError):
-            folder.rmdir()
-            if out is None:
-                folder.parent.rmdir()  # unless other photographs are in it
+            for place in ([folder] if own else []) + above:
+                place.rmdir()  # unless something else is in it by now
         raise
+
+
+def _made_empty(folder: Path) -> Path:
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise RunError(f"{folder} is not empty. Choose another place with --out.")
+        if folder.samefile(Path.cwd()):  # it is put in its place whole, which would take the ground away
+            raise RunError(f"{folder} is where you are. Choose a folder in it with --out.")
+    return folder
 
 
 def _mesh(

@@ -70,7 +70,9 @@ def test_a_config_cannot_be_changed():
         FULL.steps = 5
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"zombie"', "{}", '{"style": "zombie"}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", '"zombie"', "{}", '{"style": "zombie"}', "\x00", "[" * 100_000]
+)
 def test_damaged_text_is_said_to_be_damaged(text):
     with pytest.raises(ConfigError, match="damaged or was not written by distill3d"):
         DistillConfig.from_json(text)

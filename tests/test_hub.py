@@ -94,7 +94,7 @@ def test_a_model_that_is_not_there_is_one_sentence(hub):
         find_run("runs/zombei")
 
 
-@pytest.mark.parametrize("model", ["nowhere", "a/b/c", "/tmp/none", "./a/b", "../a", "a/b?x", "", "a b/c"])
+@pytest.mark.parametrize("model", ["nowhere", "a/b/c", "/tmp/none", "./a/b", "../a", "a/b?x", "", "a b/c", "a" * 300])
 def test_what_is_neither_folder_nor_id_is_never_asked_for(hub, model):
     with pytest.raises(RunError, match=r"no Hub id, which looks like user/name|is no run folder"):
         read_config(find_run(model))

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -156,6 +157,8 @@ def test_a_backbone_that_draws_its_subjects_is_refused(photo, tmp_path):
 def test_what_is_no_picture_is_refused_and_leaves_nothing(run, photo, tmp_path):
     with pytest.raises(ConfigError, match=r"There is no picture .*none\.png"):
         stylize(tmp_path / "none.png", str(run), options=SMALL)
+    with pytest.raises(ConfigError, match="There is no picture"):
+        stylize(tmp_path / ("long" * 100), str(run), options=SMALL)
     photo.write_bytes(b"no picture")
     with pytest.raises(ConfigError, match="no picture that can be read"):
         stylize(photo, str(run), options=SMALL)
@@ -181,6 +184,27 @@ def test_a_folder_with_something_in_it_is_not_touched(run, photo, tmp_path):
     (tmp_path / "empty").mkdir()
     assert stylize(photo, str(run), tmp_path / "empty", options=SMALL).folder == tmp_path / "empty"
     assert files(tmp_path / "empty") == WHOLE
+
+
+def test_a_failure_takes_away_what_it_made_and_nothing_else(run, photo, tmp_path):
+    photo.write_bytes(b"no picture")
+    mine = tmp_path / "mine"
+    for folder in (mine, tmp_path / "stylised"):
+        folder.mkdir()
+    for out in (None, mine, mine / "deep" / "down", tmp_path / "new" / "down"):
+        with pytest.raises(ConfigError):
+            stylize(photo, str(run), out, options=SMALL)
+        assert files(tmp_path) == {photo.name, "mine", "stylised"} and not files(mine)
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(run, photo, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for out in (Path("."), here):
+        with pytest.raises(RunError, match="is where you are"):
+            stylize(photo, str(run), out, options=SMALL)
+    assert not files(here)
 
 
 def test_a_place_that_cannot_be_written_is_known_before_the_work(run, photo, monkeypatch):
