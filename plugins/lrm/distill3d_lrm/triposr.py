@@ -118,7 +118,7 @@ class TripoSR(ReconstructionModel):
         self.tokenizer.embeddings = nn.Parameter(
             torch.randn(3, c.channels, c.plane_size, c.plane_size) / c.channels**0.5
         )
-        self.backbone = PlaneTransformer(c)
+        self.backbone = PlaneTransformer(c, reference)
         self.post_processor = nn.Module()
         self.post_processor.upsample = nn.ConvTranspose2d(c.channels, c.plane_channels, c.upsample, c.upsample)
         self.decoder = nn.Module()
@@ -211,13 +211,14 @@ def _perceptron(inputs: int, neurons: int, hidden: int) -> nn.Sequential:
 class PlaneTransformer(nn.Module):
     """Plane tokens that look at each other and at the image tokens; what comes out is added to what went in."""
 
-    def __init__(self, c: TripoSRConfig):
+    def __init__(self, c: TripoSRConfig, reference: bool = False):
         super().__init__()
         self.norm = nn.GroupNorm(c.groups, c.channels, 1e-6)
         self.proj_in = nn.Linear(c.channels, c.channels)
         self.transformer_blocks = nn.ModuleList([Block(c) for _ in range(c.layers)])
         self.proj_out = nn.Linear(c.channels, c.channels)
-        self._start = Remembered(self._begin, [self.norm, self.proj_in, self._first.norm1, self._first.attn1])
+        remembered = Remembered(self._begin, [self.norm, self.proj_in, self._first.norm1, self._first.attn1])
+        self._start = self._begin if reference else remembered
 
     @property
     def _first(self) -> Block:
