@@ -23,6 +23,7 @@ from distill3d_lrm.low_rank import MARK, add_low_rank, low_rank_names
 from distill3d_lrm.model import Numbers, ReconstructionModel, Traced
 from distill3d_lrm.subjects import NoSubjects, Studio, Subjects
 
+GPU_RAYS = 8  # times as many at once: on a GPU, starting so little work takes longer than doing it
 DECODER_RATE = 0.1  # of the learning rate, beside low-rank changes: density is an exponential
 
 
@@ -33,7 +34,7 @@ class Look:
     background: float = 1.0  # grey level in [0, 1]
     last_blocks: int = 4  # that the group "blocks" trains
     low_memory: bool = True  # with gradients: keep no ray, compute them twice
-    rays_at_once: int = 512  # without gradients, and in low memory
+    rays_at_once: int = 512  # of a CPU (see `GPU_RAYS`), without gradients and in low memory
 
     def __post_init__(self) -> None:
         if not 0 <= self.background <= 1:
@@ -42,6 +43,10 @@ class Look:
             raise ConfigError(
                 f"last_blocks and rays_at_once are at least 1, got {self.last_blocks} and {self.rays_at_once}."
             )
+
+    def rays(self, of: Tensor) -> int:
+        """That are followed together where this tensor lies."""
+        return self.rays_at_once * (GPU_RAYS if of.is_cuda else 1)
 
 
 class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
@@ -136,7 +141,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         """The rays (1, N, 3) of one subject; depth reaches beyond the box where nothing is."""
         numbers = self.model.numbers(draws, origins.shape[1], planes)
         keeps = torch.is_grad_enabled() and not self.look.low_memory
-        at_once = origins.shape[1] if keeps or self.model.reference else self.look.rays_at_once
+        at_once = origins.shape[1] if keeps or self.model.reference else self.look.rays(planes)
         inputs = (origins @ self.turn.T, directions @ self.turn.T, *numbers)
         parts = []
         for some in zip(*(x.split(at_once, 1) for x in inputs)):

@@ -16,6 +16,7 @@ from distill3d.testing import check_renderer
 from distill3d.testing.saved_bytes import SavedBytes
 from distill3d.volume import pixel_rays
 from distill3d_lrm import encoder
+from distill3d_lrm import renderer as renderer_module
 from distill3d_lrm.cache import CodeCache, checksum
 from distill3d_lrm.decoder import lookup_of
 from distill3d_lrm.renderer import Look
@@ -530,6 +531,12 @@ def test_codes_on_disk_of_another_release_s_arithmetic_are_computed_again(tmp_pa
     count = Counted(again)
     again.scene(code(again))
     assert count.since() == (1, 1)
+
+
+def test_more_rays_are_followed_together_on_a_gpu():
+    """It starts a step of 512 in as much time as one of thousands."""
+    cpu, gpu = (Look(rays_at_once=512).rays(SimpleNamespace(is_cuda=there)) for there in (False, True))
+    assert cpu == 512 and gpu == 512 * renderer_module.GPU_RAYS >= 4096
 
 
 def test_where_every_bit_must_repeat_a_gpu_looks_up_in_a_fixed_order():
