@@ -107,7 +107,9 @@ def check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise ConfigError(f"There is no device {name!r} here. There is: {', '.join(here)}.") from error
+        raise ConfigError(
+            f"There is no device {name!r} here. There is: {', '.join(here)}. Choose with --device."
+        ) from error
 
 
 def without_subjects(config: DistillConfig) -> DistillConfig:
