@@ -31,19 +31,19 @@ class Kind:
 
     published: Published
     read_config: Callable[[Path], Mapping[str, Any]]
-    build: Callable[[Mapping[str, Any], int | None], ReconstructionModel]
+    build: Callable[[Mapping[str, Any]], ReconstructionModel]
     composite: float
     resize: Resize
     quantised: bool
     shrink_to: int | None  # see `Preparation`; bicubic resizing of larger photos aliases
 
 
-def _triposr(config: Mapping[str, Any], image_size: int | None) -> TripoSR:
+def _triposr(config: Mapping[str, Any]) -> TripoSR:
     return TripoSR(TripoSRConfig.from_dict(config, config.get("vit_config")))
 
 
-def _openlrm(config: Mapping[str, Any], image_size: int | None) -> OpenLRM:
-    return OpenLRM(OpenLRMConfig.from_dict(config, config.get("encoder_config"), image_size=image_size))
+def _openlrm(config: Mapping[str, Any]) -> OpenLRM:
+    return OpenLRM(OpenLRMConfig.from_dict(config, config.get("encoder_config")))
 
 
 KINDS = {
@@ -122,7 +122,7 @@ def load_model(
     found = find_checkpoint(weights, of.published)
     config = of.read_config(found.config)
     with torch.device("meta"):
-        model = of.build(config, None)
+        model = of.build(config)
     fill(model, read_state_dict(found.weights), str(found.weights))
     model = model.eval()
     preparation = Preparation(model.image_size, of.composite, of.resize, foreground_ratio, of.quantised, of.shrink_to)
