@@ -133,7 +133,7 @@ def test_settings_of_the_method_are_given_and_remembered(command, tmp_path):
         (("--style", "zombie", "--backbone", "toy", "--subjects", "x"), "has no setting called 'subjects'"),
         (("--style", "zombie", "--backbone", "toy", "--train", "nothing"), "No training group is called 'nothing'"),
         (("--style", "zombie", "--backbone", "toy", "--device", "cuda:77"), "no device 'cuda:77' here. There is: cpu"),
-        (("--style", "zombie", "--backbone", "toy", "--device", "gpu"), "Say which with --device"),
+        (("--style", "zombie", "--backbone", "toy", "--device", "gpu"), "There is: cpu. Choose with --device"),
         (("--resume", "x", "--steps", "5", "--lr", "1"), "leave out --lr, --steps"),
         (("--style", "zombie", "--backbone", "toy", "--controlnet", "depth=x"), "brings its own ControlNets"),
         (("--resume", "nowhere"), "nowhere is no run folder"),
