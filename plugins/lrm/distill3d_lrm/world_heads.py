@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distill3d.cameras import orbit
 from distill3d.draws import Draws
+from distill3d.errors import WeightsError
 from distill3d.tiny.world import BACKGROUND, CODE_SIZE, identity_from_codes, render_heads, style_rows
 from distill3d_lrm.preparation import Pixels, Preparation
 from distill3d_lrm.subjects import Subjects
@@ -36,8 +37,15 @@ def portrait(code: Tensor, size: int = SIZE) -> Pixels:
 
 
 def stored_portraits() -> list[Pixels]:
-    """The portraits that come with the package: rendering one takes a second, and a run looks at many."""
-    rows = np.array(Image.open(PORTRAITS).convert("RGBA")).reshape(-1, SIZE, COLUMNS, SIZE, 4)
+    """The portraits that come with the package: rendering one takes a second, and a run looks at many.
+
+    Raises:
+        WeightsError: if they are missing or damaged.
+    """
+    try:
+        rows = np.array(Image.open(PORTRAITS).convert("RGBA")).reshape(-1, SIZE, COLUMNS, SIZE, 4)
+    except (OSError, SyntaxError, ValueError) as error:  # the second of a damaged PNG
+        raise WeightsError(f"The portraits {PORTRAITS} are missing or damaged. Reinstall distill3d-lrm.") from error
     return list(np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(-1, SIZE, SIZE, 4))
 
 

@@ -256,8 +256,22 @@ def test_the_command_makes_a_model_that_loads_and_installs_it_where_told(work, m
 
 
 def test_a_phase_that_cannot_be_read_is_named():
-    assert read_phases("planes=9,render=40@0.5") == (Phase("planes", 9), Phase("render", 40, 0.5))
+    assert read_phases("planes=9,render=40@0.5,render=7@2") == (
+        Phase("planes", 9),
+        Phase("render", 40, 0.5),
+        Phase("render", 7, 2.0),
+    )
     assert [phase.name for phase in read_phases(loop.DEFAULT_PHASES)] == ["decoder", "planes", "render"]
-    for text in ("planes", "field=3", "render=0", "render=-2", "render=4@fast", "planes=2,,render=2", ""):
+    for text in (
+        "planes",
+        "field=3",
+        "render=0",
+        "render=-2",
+        "render=4@fast",
+        "render=4@1.2.3",
+        "render=4@.",
+        "planes=2,,render=2",
+        "",
+    ):
         with pytest.raises(ConfigError, match="A phase is written"):
             read_phases(text)

@@ -57,7 +57,7 @@ def read_phases(text: str) -> tuple[Phase, ...]:
     """ "planes=900,render=400@0.5" as phases; the number behind @ is a factor of the learning rate."""
     phases = []
     for part in text.split(","):
-        found = re.fullmatch(rf"({'|'.join(LOSSES)})=([1-9][0-9]*)(?:@([0-9.]+))?", part)
+        found = re.fullmatch(rf"({'|'.join(LOSSES)})=([1-9][0-9]*)(?:@([0-9]*\.?[0-9]+))?", part)
         if not found:
             raise ConfigError(f"A phase is written decoder=900, planes=4000 or render=800@0.5, got {part!r}.")
         phases.append(Phase(found[1], int(found[2]), float(found[3] or 1)))
