@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,9 @@ def find_checkpoint(given: str | None, default: Published) -> Found:
     if given is None:
         return _cached(default)
     path = Path(given)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         return _in_folder(path, default)
-    if path.is_file():
+    if os.path.isfile(path):
         return _beside(path, default)
     if path.suffix in ENDINGS or not HUB_ID.fullmatch(given):
         raise WeightsError(

@@ -145,7 +145,9 @@ def test_a_download_that_fails_says_so(raised, said, monkeypatch):
         load_triposr("me/model")
 
 
-@pytest.mark.parametrize("given", ["nowhere", "no/such/folder", "../x/y", "here/model.ckpt", "a b/c", "/nowhere/model"])
+@pytest.mark.parametrize(
+    "given", ["nowhere", "no/such/folder", "../x/y", "here/model.ckpt", "a b/c", "/nowhere/model", "a" * 300]
+)
 def test_what_is_neither_there_nor_a_hub_id_is_not_asked_for(given, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *asked: pytest.fail(f"asked for {asked}"))
     with pytest.raises(WeightsError, match=r"Give a folder with config\.yaml and model.ckpt, or a Hub id"):
