@@ -80,7 +80,9 @@ def without_places(config: DistillConfig) -> DistillConfig:
 
 
 def _is_place(value: object) -> bool:
-    """A path that can be no Hub id and no name: an absolute one, or one from here or from home."""
+    """A path that can be no Hub id and no name: an absolute one, one from here or from home, or one that is here."""
     if not isinstance(value, str):
         return False
+    if os.path.exists(value):  # what a stranger's config names must not be read because it happens to lie here
+        return True
     return PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith((".", "~"))

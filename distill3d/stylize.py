@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from distill3d import __version__
@@ -26,7 +26,9 @@ from distill3d.report.turntable import save_turntable
 from distill3d.runs import as_file_name, load_original_and_run, numbered_folder, read_config
 from distill3d.showcase import degrees, look_round, turntable_yaws
 
-SHEET, TURNTABLE, MESH, RECORD = "sheet.png", "turntable.webp", "head.glb", "stylize.json"
+PHOTO, SHEET, TURNTABLE = "photo.png", "sheet.png", "turntable.webp"
+MESH, RECORD = "head.glb", "stylize.json"
+SHOWN = 1024  # pixels on the longer side of the photograph on the page
 SHEET_YAW = 60.0  # degrees to both sides, where the backbone's cameras go that far
 Progress = Callable[[str, int, int], None]  # what is being done, how much of how much is
 
@@ -192,10 +194,21 @@ class _Pictures:
         return cls({n: row[:count] for n, row in rows.items()}, {n: row[count:] for n, row in rows.items()}, sheet_yaws)
 
 
+def _given(photo: Path) -> Image.Image:
+    """The photograph for a page that is passed on: upright, small, without what a camera noted in it."""
+    with Image.open(photo) as opened:
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode.startswith("I"):  # 16 bits: Pillow would cut them off, not scale them
+            picture = Image.fromarray((np.asarray(picture).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        picture.thumbnail((SHOWN, SHOWN))
+        plain = Image.new(picture.mode, picture.size)
+        plain.paste(picture)
+        return plain
+
+
 def _write(folder: Path, photo: Path, pictures: _Pictures, mesh: Mesh | None, record: dict) -> None:
-    ending = photo.suffix.lower()
-    given = f"photo{ending}" if re.fullmatch(r"\.[a-z0-9]+", ending) else "photo"  # safe in a link
-    shutil.copyfile(photo, folder / given)
+    _given(photo).save(folder / PHOTO)
     rows = pictures.sheet
     sheet = contact_sheet(torch.stack(list(rows.values())), list(rows), degrees(pictures.sheet_yaws))
     save_picture(sheet, folder / SHEET)
@@ -204,4 +217,4 @@ def _write(folder: Path, photo: Path, pictures: _Pictures, mesh: Mesh | None, re
     if mesh is not None:
         save_mesh(mesh, folder / MESH)
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    write_page(folder, record, photo=given, sheet=SHEET, turntable=TURNTABLE, mesh=MESH if mesh is not None else None)
+    write_page(folder, record, photo=PHOTO, sheet=SHEET, turntable=TURNTABLE, mesh=MESH if mesh is not None else None)

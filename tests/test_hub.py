@@ -152,3 +152,11 @@ def test_places_on_another_disk_are_left_out(place):
 def test_names_and_hub_ids_stay():
     config = DistillConfig(style="zombie", weights="stabilityai/TripoSR", scorer_weights="somebody/sd")
     assert without_places(config) == config
+
+
+def test_a_file_that_happens_to_lie_here_is_not_what_a_downloaded_config_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "someone").mkdir()
+    (tmp_path / "someone" / "weights.1").touch()
+    assert without_places(DistillConfig(style="zombie", weights="someone/weights.1")).weights is None
+    assert without_places(DistillConfig(style="zombie", weights="someone/else")).weights == "someone/else"

@@ -17,7 +17,7 @@ from distill3d.errors import ConfigError, MissingExtraError, RunError
 from distill3d.report.pictures import to_uint8
 from distill3d.runs import load_original_and_run
 from distill3d.showcase import look_round, turntable_yaws
-from distill3d.stylize import StylizeOptions, stylize
+from distill3d.stylize import StylizeOptions, _given, stylize
 from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
 
 SMALL = StylizeOptions(frames=4, resolution=12)
@@ -50,7 +50,8 @@ def test_everything_is_written_into_a_folder_named_after_photo_and_style(run, ph
     assert made.folder.resolve() == tmp_path / "stylised" / "my-aunt-zombie"
     assert made.no_mesh is None
     assert files(made.folder) == WHOLE
-    assert (made.folder / "photo.png").read_bytes() == photo.read_bytes()
+    with Image.open(made.folder / "photo.png") as shown, Image.open(photo) as given:
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(given))
     assert len(trimesh.load(made.folder / "head.glb", force="mesh").faces) > 0
     record = json.loads((made.folder / "stylize.json").read_text())
     assert (record["photo"], record["run"], record["style"]) == ("My Aunt.png", "mine", "zombie")
@@ -228,3 +229,22 @@ def test_options_that_make_no_sense_are_refused():
     for options in ({"frames": 1}, {"resolution": 7}):
         with pytest.raises(ConfigError, match="at least 2 frames"):
             StylizeOptions(**options)
+
+
+def test_the_photograph_on_the_page_is_upright_and_without_what_a_camera_noted(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.zeros((30, 60, 3), np.uint8)
+    pixels[:, :30] = 255
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"  # turned by a quarter; its maker
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    made = stylize(tmp_path / "turned.jpg", str(run), options=StylizeOptions(frames=2, mesh=False))
+    with Image.open(made.folder / "photo.png") as shown:
+        assert shown.size == (30, 60)
+        assert not shown.getexif()
+        assert np.asarray(shown)[5, 15].min() > 200 > 50 > np.asarray(shown)[55, 15].max()
+
+
+def test_sixteen_bits_are_scaled_on_the_page(tmp_path):
+    Image.fromarray(np.full((4, 4), 32896, np.uint16)).save(tmp_path / "deep.png")
+    assert np.unique(np.asarray(_given(tmp_path / "deep.png"))).tolist() == [128]

@@ -19,10 +19,10 @@ from distill3d.objectives.term import Weighted
 from distill3d.objectives.terms import ScoreTerm
 from distill3d.scorers.gaussian import GaussianScorer
 from distill3d.styles import CATALOGUE
+from distill3d.testing.saved_bytes import SavedBytes
 from distill3d.training.trainer import Trainer, cosine_decay, linked_groups
 from distill3d.views import Grid
 from tests.toys import AROUND, AnySizeToy, SlowDecoderToy, single_view_method, toy
-from distill3d.testing.saved_bytes import SavedBytes
 
 SCORER = GaussianScorer(latent_size=8)
 METHODS = {

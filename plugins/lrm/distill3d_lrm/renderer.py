@@ -24,6 +24,7 @@ from distill3d_lrm.model import Numbers, ReconstructionModel, Traced
 from distill3d_lrm.subjects import NoSubjects, Studio, Subjects
 
 GPU_RAYS = 8  # times as many at once: on a GPU, starting so little work takes longer than doing it
+LARGEST = 2048  # side of a picture; a config that somebody else wrote may ask for any
 DECODER_RATE = 0.1  # of the learning rate, beside low-rank changes: density is an exponential
 
 
@@ -87,6 +88,8 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         self.code_shape = (3, model.image_size, model.image_size)
         self.image_size = image_size or model.picture_size
         self.raw_size = raw_size or self.image_size
+        if not 1 <= self.raw_size <= self.image_size <= LARGEST:
+            raise ConfigError(f"Pictures have 1 to {LARGEST} pixels a side, got {self.raw_size} and {self.image_size}.")
         self.box_side, self.surface_density = model.box_side, model.surface_density
         self.defaults, self.weights_licence = defaults or run_defaults(model), licence
         self.register_buffer("turn", torch.tensor(model.to_own), persistent=False)

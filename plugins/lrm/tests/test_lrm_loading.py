@@ -411,3 +411,8 @@ def test_a_folder_with_a_name_like_a_hub_id_is_the_folder(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *asked: pytest.fail(f"asked for {asked}"))
     assert is_the_small_one(load_triposr("user/model"), "triposr")
+
+
+def test_pictures_that_would_fill_the_memory_are_refused(published):
+    with pytest.raises(ConfigError, match=r"1 to 2048 pixels a side, got 100000"):
+        load_triposr(str(published["triposr"]), size=100_000)
