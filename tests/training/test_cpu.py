@@ -48,11 +48,20 @@ def test_a_run_on_the_embedded_pair_takes_one_thread(two_threads, tmp_path):
     assert torch.get_num_threads() == 2
 
 
+@pytest.fixture
+def denormal_kept():
+    """Whatever tests before this one left."""
+    before = _smallest() == 0
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_flush_denormal(before)
+
+
 def _smallest() -> float:
     return float(torch.tensor([1e-40]) * 1.0)
 
 
-def test_denormal_numbers_are_zero_inside_alone_also_after_an_error():
+def test_denormal_numbers_are_zero_inside_alone_also_after_an_error(denormal_kept):
     with denormal_flushed(False):
         assert _smallest() > 0
     seen = []
@@ -68,11 +77,8 @@ def test_denormal_numbers_are_zero_inside_alone_also_after_an_error():
     assert _smallest() > 0
 
 
-def test_who_flushed_them_before_finds_them_flushed_after():
+def test_who_flushed_them_before_finds_them_flushed_after(denormal_kept):
     torch.set_flush_denormal(True)
-    try:
-        with denormal_flushed(True):
-            pass
-        assert _smallest() == 0
-    finally:
-        torch.set_flush_denormal(False)
+    with denormal_flushed(True):
+        pass
+    assert _smallest() == 0
