@@ -32,7 +32,7 @@ from distill3d_lrm.world_heads import WorldHeads
 
 WEIGHTS = Path(__file__).parent / "weights" / "tiny_lrm.safetensors"
 METADATA = "distill3d-tiny-lrm"  # the one key: several would be written in no fixed order
-RAW_SIZE, IMAGE_SIZE = 64, 128
+RAW_SIZE, IMAGE_SIZE = 64, 96  # of what scorers look at, and of pictures for people: each is traced
 
 TINY = TripoSRConfig(
     image_size=64,
