@@ -15,6 +15,12 @@ from safetensors import SafetensorError
 from distill3d.errors import RunError
 
 
+def user_cache(part: str) -> Path:
+    """Where what can be made or fetched again is kept: that part of $DISTILL3D_CACHE, else of ~/.cache/distill3d."""
+    given = os.environ.get("DISTILL3D_CACHE")
+    return (Path(given) if given else Path.home() / ".cache" / "distill3d") / part
+
+
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Turn what the system says about a file that cannot be written into one sentence."""

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from distill3d.config import DistillConfig
 from distill3d.errors import RunError
-from distill3d.files import write_text
+from distill3d.files import user_cache, write_text
 from distill3d.runs import BASE, CONFIG, LICENCES, RUN, VERSIONS, read_config, without_subjects
 from distill3d.training.checkpoint import WEIGHTS
 
@@ -19,8 +19,7 @@ NEEDED = (CONFIG, RUN, WEIGHTS)
 
 def cache_folder() -> Path:
     """Where downloaded runs are kept: $DISTILL3D_CACHE, else ~/.cache/distill3d."""
-    given = os.environ.get("DISTILL3D_CACHE")
-    return (Path(given) if given else Path.home() / ".cache" / "distill3d") / "hub"
+    return user_cache("hub")
 
 
 def find_run(model: str) -> Path:

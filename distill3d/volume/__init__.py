@@ -5,7 +5,14 @@ between backbones are arguments.
 """
 
 from distill3d.volume.bounds import box_interval, ellipsoid_interval, hull_interval
-from distill3d.volume.compositing import Composite, composite_midpoints, composite_samples, mean_depth, ray_weights
+from distill3d.volume.compositing import (
+    Composite,
+    composite_midpoints,
+    composite_samples,
+    interval_weights,
+    mean_depth,
+    ray_weights,
+)
 from distill3d.volume.planes import (
     EG3D_AXES,
     PANOHEAD_AXES,
@@ -18,6 +25,7 @@ from distill3d.volume.planes import (
 )
 from distill3d.volume.rays import along, pixel_rays
 from distill3d.volume.sampling import blurred, even_quantiles, merge, sample_histogram, stratified
+from distill3d.volume.two_pass import gathered, gathered_in_order, importance
 
 __all__ = [
     "EG3D_AXES",
@@ -34,7 +42,11 @@ __all__ = [
     "composite_samples",
     "ellipsoid_interval",
     "even_quantiles",
+    "gathered",
+    "gathered_in_order",
     "hull_interval",
+    "importance",
+    "interval_weights",
     "mean_depth",
     "mean_of_planes",
     "merge",

@@ -88,9 +88,13 @@ def composite_midpoints(
         activation: raw density to density; EG3D's is `lambda x: softplus(x - 1)`.
     """
     _check(t, density, values)
-    middle = (density[..., 1:] + density[..., :-1]) / 2
-    weights = ray_weights(activation(middle), t.diff(dim=-1))
+    weights = interval_weights(t, density, activation)
     return _sum((t[..., 1:] + t[..., :-1]) / 2, weights, (values[..., 1:, :] + values[..., :-1, :]) / 2)
+
+
+def interval_weights(t: Tensor, density: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """How much of the pixel each interval between two samples makes up, (..., n - 1); see `composite_midpoints`."""
+    return ray_weights(activation((density[..., 1:] + density[..., :-1]) / 2), t.diff(dim=-1))
 
 
 def _check(t: Tensor, density: Tensor, values: Tensor) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from distill3d.errors import UnknownNameError
+from distill3d.files import user_cache
 from distill3d_eg3d.architecture import Family
 
 EG3D_LICENCE = "NVIDIA Source Code License for EG3D: research and evaluation only"
@@ -69,8 +69,7 @@ def find(name: str) -> Known:
 
 def cache_folder() -> Path:
     """Where downloads and conversions are kept: $DISTILL3D_CACHE, else ~/.cache/distill3d."""
-    given = os.environ.get("DISTILL3D_CACHE")
-    return (Path(given) if given else Path.home() / ".cache" / "distill3d") / "eg3d"
+    return user_cache("eg3d")
 
 
 def how_to_get(known: Known) -> str:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from distill3d.volume import (
     along,
-    blurred,
     box_interval,
-    composite_midpoints,
+    gathered,
+    gathered_in_order,
+    importance,
+    interval_weights,
     merge,
-    ray_weights,
-    sample_histogram,
     stratified,
 )
 from distill3d_eg3d.architecture import Architecture
@@ -80,7 +80,7 @@ def trace(
     t = stratified(near, far, a.samples, jitter, spacing="edges", disparity=a.disparity)
     density, values = _asked(field, origins, directions, t)
     with torch.no_grad():
-        weights = _interval_weights(t, density)
+        weights = interval_weights(t, density, density_of)
         more = importance(t, weights, u)
     more_density, more_values = _asked(field, origins, directions, more)
     every, order = merge(t, more)
@@ -92,41 +92,12 @@ def trace(
     return Traced(features, depth, opacity, every[..., 0].detach(), every[..., -1].detach(), (t, weights, more))
 
 
-def _gathered_in_order(t: Tensor, density: Tensor, values: list[Tensor], order: Tensor) -> tuple[Tensor, ...]:
-    """The published form: sort the features along the ray, then take the means of neighbours."""
-    joined = torch.cat(values, -2)
-    ray = composite_midpoints(t, density, joined.gather(-2, order[..., None].expand_as(joined)), density_of)
-    return ray.values, ray.depth, ray.opacity
-
-
 def _gathered(t: Tensor, density: Tensor, values: list[Tensor], order: Tensor) -> tuple[Tensor, ...]:
-    """The same without moving a feature: an interval's weight goes to its two ends, half to each."""
-    weights = _interval_weights(t, density)
-    shares = (F.pad(weights, (1, 0)) + F.pad(weights, (0, 1))) / 2
-    shares = torch.zeros_like(shares).scatter(-1, order, shares).split([v.shape[-2] for v in values], -1)
-    features = torch.stack([(s[..., None, :] @ v).squeeze(-2) for s, v in zip(shares, values)]).sum(0)
-    depth = (weights * (t[..., 1:] + t[..., :-1])).sum(-1, keepdim=True) / 2
-    return features, depth, weights.sum(-1, keepdim=True)
+    return gathered(t, interval_weights(t, density, density_of), values, order)
 
 
-def _interval_weights(t: Tensor, density: Tensor) -> Tensor:
-    """How much of the pixel each interval between two samples makes up, (N, R, n - 1)."""
-    middle = (density[..., 1:] + density[..., :-1]) / 2
-    return ray_weights(density_of(middle), t.diff(dim=-1))
-
-
-def importance(t: Tensor, weights: Tensor, u: Tensor) -> Tensor:
-    """Distances for the second pass, (N, R, m).
-
-    As released, the histogram without its two ends is laid over the *first* middles, one interval too near, and the
-    last interval is never sampled. Weights were trained with it.
-
-    Args:
-        t: (N, R, n), the even pass.
-        weights: (N, R, n - 1) of its intervals.
-    """
-    middles = (t[..., 1:] + t[..., :-1]) / 2  # n - 1
-    return sample_histogram(middles[..., :-1], blurred(weights)[..., 1:-1], u)
+def _gathered_in_order(t: Tensor, density: Tensor, values: list[Tensor], order: Tensor) -> tuple[Tensor, ...]:
+    return gathered_in_order(t, density, values, order, density_of)
 
 
 def cropped(field: Field, a: Architecture) -> Field:

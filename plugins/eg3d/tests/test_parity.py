@@ -11,7 +11,7 @@ import distill3d_eg3d.observations as observations
 import distill3d_eg3d.volume as volume
 from distill3d.cameras import from_label
 from distill3d.draws import Draws
-from distill3d.volume import XY_XZ_ZY, mean_depth, sample_histogram
+from distill3d.volume import XY_XZ_ZY, blurred, mean_depth, sample_histogram
 from distill3d_eg3d.architecture import architecture_of
 from distill3d_eg3d.generator import Generator
 from distill3d_eg3d.observations import observe
@@ -99,7 +99,7 @@ def test_a_checkpoint_without_a_label_scale_tells_its_mapping_no_camera():
 def test_bins_that_are_not_shifted_sample_elsewhere(monkeypatch):
     def unshifted(t, weights, u):
         edges = ((t[..., 1:] + t[..., :-1]) / 2)[..., 1:]
-        return sample_histogram(edges, volume.blurred(weights)[..., 1:-1], u)
+        return sample_histogram(edges, blurred(weights)[..., 1:-1], u)
 
     monkeypatch.setattr(volume, "importance", unshifted)
     found = outside(changed("eg3d_A_128"))

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from distill3d.errors import RunError
-from distill3d.files import written_aside
+from distill3d.files import user_cache, written_aside
 
 logger = logging.getLogger(__name__)
 MEMORY = 1_000_000_000  # bytes; TripoSR's image tokens are 3 MB a photo, its planes 2 MB
@@ -117,8 +117,7 @@ def checksum(tensors: Iterable[Tensor]) -> str:
 
 def cache_folder() -> Path:
     """Where downloads, conversions and codes are kept: $DISTILL3D_CACHE, else ~/.cache/distill3d."""
-    given = os.environ.get("DISTILL3D_CACHE")
-    return (Path(given) if given else Path.home() / ".cache" / "distill3d") / "lrm"
+    return user_cache("lrm")
 
 
 def _file(folder: Path, key: str) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distill3d.draws import Draws
@@ -20,6 +22,11 @@ class Traced:
     colour: Tensor  # (S, N, 3): sum of weight * colour, colours in [0, 1]
     depth: Tensor  # (S, N, 1): sum of weight * distance, not divided by the opacity
     opacity: Tensor  # (S, N, 1) in [0, 1]
+
+
+def joined(parts: Sequence[Traced]) -> Traced:
+    """Subjects one after the other."""
+    return Traced(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Traced)))
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill3d.volume import (
-    along,
-    blurred,
-    box_interval,
-    composite_midpoints,
-    merge,
-    ray_weights,
-    sample_histogram,
-    stratified,
-)
+from distill3d import volume
+from distill3d.volume import along, box_interval, gathered, gathered_in_order, importance, merge, stratified
 
 Field = Callable[[Tensor], tuple[Tensor, Tensor]]  # points (S, M, 3) to raw density (S, M) and colours (S, M, 3)
 HALF = 1.0  # the box is [-HALF, HALF] in x, y and z
@@ -109,31 +101,12 @@ def _asked(field: Field, origins: Tensor, directions: Tensor, t: Tensor) -> tupl
 
 def interval_weights(t: Tensor, density: Tensor) -> Tensor:
     """How much of the pixel each interval between two samples makes up, (S, N, n - 1)."""
-    return ray_weights(density_of((density[..., 1:] + density[..., :-1]) / 2), t.diff(dim=-1))
-
-
-def importance(t: Tensor, weights: Tensor, u: Tensor) -> Tensor:
-    """Distances for the second pass, (S, N, m).
-
-    As published, the histogram without its two ends is laid over the *first* middles, one interval too near, and the
-    last interval is never sampled. Weights were trained with it.
-    """
-    middles = (t[..., 1:] + t[..., :-1]) / 2  # n - 1
-    return sample_histogram(middles[..., :-1], blurred(weights)[..., 1:-1], u)
-
-
-def _gathered_in_order(t: Tensor, density: Tensor, colours: list[Tensor], order: Tensor) -> tuple[Tensor, ...]:
-    """The published form: sort the colours along the ray, then take the means of neighbours."""
-    joined = torch.cat(colours, -2)
-    ray = composite_midpoints(t, density, joined.gather(-2, order[..., None].expand_as(joined)), density_of)
-    return ray.values, ray.depth, ray.opacity
+    return volume.interval_weights(t, density, density_of)
 
 
 def _gathered(t: Tensor, density: Tensor, colours: list[Tensor], order: Tensor) -> tuple[Tensor, ...]:
-    """The same without moving a colour: an interval's weight goes to its two ends, half to each."""
-    weights = interval_weights(t, density)
-    shares = (F.pad(weights, (1, 0)) + F.pad(weights, (0, 1))) / 2
-    shares = torch.zeros_like(shares).scatter(-1, order, shares).split([c.shape[-2] for c in colours], -1)
-    colour = torch.stack([(s[..., None, :] @ c).squeeze(-2) for s, c in zip(shares, colours)]).sum(0)
-    depth = (weights * (t[..., 1:] + t[..., :-1])).sum(-1, keepdim=True) / 2
-    return colour, depth, weights.sum(-1, keepdim=True)
+    return gathered(t, interval_weights(t, density), colours, order)
+
+
+def _gathered_in_order(t: Tensor, density: Tensor, colours: list[Tensor], order: Tensor) -> tuple[Tensor, ...]:
+    return gathered_in_order(t, density, colours, order, density_of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from distill3d_lrm.adapter import PlaneAdapter
 from distill3d_lrm.cache import CodeCache
 from distill3d_lrm.encoder import Encoder
 from distill3d_lrm.low_rank import MARK, add_low_rank, low_rank_names
-from distill3d_lrm.model import Numbers, ReconstructionModel, Traced
+from distill3d_lrm.model import Numbers, ReconstructionModel, Traced, joined
 from distill3d_lrm.subjects import NoSubjects, Studio, Subjects
 
 GPU_RAYS = 8  # times as many at once: on a GPU, starting so little work takes longer than doing it
@@ -133,7 +133,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         for s, one in enumerate(planes.split(1)):
             alone = None if draws is None else replace(draws, subjects=draws.subjects[s : s + 1])
             found.append(self._gathered(one, rays[0][s : s + 1], rays[1][s : s + 1], alone))
-        traced = Traced(*(torch.cat([getattr(part, f.name) for part in found]) for f in fields(Traced)))
+        traced = joined(found)
         colour = 2 * (traced.colour + (1 - traced.opacity) * self.look.background) - 1
         pictures = (
             x.unflatten(1, (views, size, size)).movedim(-1, 2) for x in (colour, traced.depth, traced.opacity)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from distill3d.volume import XY_XZ_YZ
 from distill3d_lrm.attention import attend
 from distill3d_lrm.configuration import choice, number, section, size
 from distill3d_lrm.decoder import decode, decode_literally
-from distill3d_lrm.model import Numbers, Parts, ReconstructionModel, Traced
+from distill3d_lrm.model import Numbers, Parts, ReconstructionModel, Traced, joined
 from distill3d_lrm.remembered import Remembered
 from distill3d_lrm.triposr_volume import density_of, trace
 from distill3d_lrm.vit import ViT, ViTConfig
@@ -177,7 +177,7 @@ class TripoSR(ReconstructionModel):
             trace(partial(self.decode, one), from_, along, *settings, reference=self.reference)
             for one, from_, along in zip(planes.split(1), origins.split(1), directions.split(1))
         ]
-        return Traced(*(torch.cat([getattr(ray, f.name) for ray in found]) for f in fields(Traced)))
+        return joined(found)
 
     def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """See `ReconstructionModel.query`.

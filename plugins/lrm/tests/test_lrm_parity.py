@@ -17,7 +17,16 @@ import distill3d_lrm.triposr_volume as triposr_volume
 import distill3d_lrm.vit as vit
 from distill3d.cameras import Cameras, from_label
 from distill3d.draws import Draws
-from distill3d.volume import XY_XZ_YZ, XY_XZ_ZY, composite_samples, sample_histogram, stratified
+from distill3d.volume import (
+    XY_XZ_YZ,
+    XY_XZ_ZY,
+    blurred,
+    composite_samples,
+    ray_weights,
+    sample_histogram,
+    stratified,
+    two_pass,
+)
 from distill3d_lrm.observations import observe
 from distill3d_lrm.parity import compare, load_case, main, model_of
 from distill3d_lrm.renderer import LrmRenderer
@@ -163,7 +172,7 @@ def test_what_lies_outside_of_the_box_is_empty(monkeypatch):
 def test_density_is_activated_after_the_mean_of_neighbours(monkeypatch):
     def activated_first(t, density):
         active = openlrm_volume.density_of(density)
-        return openlrm_volume.ray_weights((active[..., 1:] + active[..., :-1]) / 2, t.diff(dim=-1))
+        return ray_weights((active[..., 1:] + active[..., :-1]) / 2, t.diff(dim=-1))
 
     monkeypatch.setattr(openlrm_volume, "interval_weights", activated_first)
     found = outside(case_of("openlrm"))
@@ -251,7 +260,7 @@ def test_pictures_are_not_normalised():
 def test_bins_that_are_not_shifted_sample_elsewhere(monkeypatch):
     def unshifted(t, weights, u):
         edges = ((t[..., 1:] + t[..., :-1]) / 2)[..., 1:]
-        return sample_histogram(edges, openlrm_volume.blurred(weights)[..., 1:-1], u)
+        return sample_histogram(edges, blurred(weights)[..., 1:-1], u)
 
     monkeypatch.setattr(openlrm_volume, "importance", unshifted)
     found = outside(case_of("openlrm"))
@@ -260,7 +269,7 @@ def test_bins_that_are_not_shifted_sample_elsewhere(monkeypatch):
 
 
 def test_the_coarse_histogram_is_blurred(monkeypatch):
-    monkeypatch.setattr(openlrm_volume, "blurred", lambda weights: weights + 0.01)
+    monkeypatch.setattr(two_pass, "blurred", lambda weights: weights + 0.01)
     assert "fine_depths" in outside(case_of("openlrm"))
 
 
