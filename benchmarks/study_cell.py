@@ -15,7 +15,8 @@ from distill3d.scorer import Scorer
 from distill3d.styles import CATALOGUE
 from distill3d.tiny.evaluation import Exam, Setting, load_clip, true_pictures
 from distill3d.tiny.generator import TinyTriplane, load_tiny
-from distill3d.training.trainer import Trainer, cosine_decay
+from distill3d.training.rates import cosine_decay
+from distill3d.training.trainer import Trainer
 
 FINAL_LR = 0.05  # share that is left at the last step: the same for every method
 

@@ -8,6 +8,7 @@ model lives in another world converts inside its `render`, so everybody else can
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,13 @@ class Cameras:
         intrinsics = self.intrinsics.clone()
         intrinsics[..., 0, 2] = 1 - intrinsics[..., 0, 2]
         return Cameras(flip @ self.cam2world @ flip, intrinsics)
+
+    @classmethod
+    def side_by_side(cls, cameras: Sequence[Cameras]) -> Cameras:
+        """The views of all, of the same S subjects, in their order."""
+        if len(cameras) == 1:
+            return cameras[0]
+        return cls(torch.cat([c.cam2world for c in cameras], 1), torch.cat([c.intrinsics for c in cameras], 1))
 
     def to(self, like: Tensor) -> Cameras:
         """Device and dtype of `like`."""

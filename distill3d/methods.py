@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+from distill3d.errors import ConfigError, UnknownNameError
+from distill3d.objectives.annealing import NO_ANNEALING, Annealing
 from distill3d.objectives.bridge import Bridge
-from distill3d.objectives.denoising import Denoising, pick
+from distill3d.objectives.denoising import Denoising
 from distill3d.objectives.guidance import guidance_table
 from distill3d.objectives.rank import default_rank_weights
 from distill3d.objectives.score import CSDLoss, LDLoss, ScoreDistillation, SDSLoss, variant
@@ -50,6 +52,7 @@ def score_terms(
     mirror: bool,
     grid: GridStage,
     grid_every: int = 1,
+    annealing: Annealing = NO_ANNEALING,
     term: Callable[[Denoising, ScoreDistillation], Term] = ScoreTerm,
 ) -> dict[str, Weighted]:
     """A term on single views and, unless `grid` is "off", every so many steps the same on 2x2 grids of one subject.
@@ -59,7 +62,7 @@ def score_terms(
     scorer = objective.scorer
     main = View("main", defaults.front)
     views: ViewLayout = Mirror(main, objective.mirror_weights) if mirror else Single(main)
-    shared = _draws_and_prompts(objective, style)
+    shared = _draws_and_prompts(objective, style, annealing)
     controls = _control(scorer, *CONTROL_CHOICES[control])
     single = Denoising(scorer, views, **shared, stage=defaults.stage, controls=controls)
     terms = {"score": Weighted(1.0, term(single, objective))}
@@ -78,11 +81,13 @@ def score_terms(
     return terms
 
 
-def _draws_and_prompts(objective: ScoreDistillation, style: Style) -> dict[str, Any]:
+def _draws_and_prompts(
+    objective: ScoreDistillation, style: Style, annealing: Annealing = NO_ANNEALING
+) -> dict[str, Any]:
     """What every denoising of a method has in common: the text of each branch, and where timesteps come from."""
     return {
         "prompts": {name: texts[0] for name, texts in objective.branches([style.prompt]).items()},
-        "timesteps": pick(objective.timestep_choices()),
+        "timesteps": annealing.timesteps(objective),
     }
 
 
@@ -100,24 +105,33 @@ def ld(
     style: Style,
     defaults: RunDefaults,
     *,
-    path: Path = "flow",
+    path: Path | None = None,
     guidance_scale: float = 3.5,
     noise_baseline: float = 0.0,
     t_range: tuple[float, float] = (0.02, 0.98),
+    t_range_end: tuple[float, float] | None = None,
+    guidance_end: float | None = None,
+    antithetic: bool = False,
     control: ControlName = "depth",
     mirror: bool | None = None,
     grid: GridStage = "raw",
     grid_every: int | None = None,
     rank: bool = True,
 ) -> Method:
-    """Recommended: the score along the probability flow, with depth control, mirror, grid and rank weighting.
+    """Recommended: the full score with depth control, mirror, grid and rank weighting.
 
-    `path="noise"` reads it at one drawn noise level instead, as the paper does, weighted sigma; `noise_baseline` and
-    `t_range` say something there alone. `mirror` and `grid_every` are the backbone's unless they are given.
+    Read at one drawn noise level, as the paper does, weighted sigma (`path="noise"`), or along the whole probability
+    flow (`path="flow"`): eleven looks of the scorer and a decode for each target, which pays where looks are cheap or
+    targets are kept (`RunDefaults.replay`). `noise_baseline`, `t_range`, `antithetic` and what these end at say
+    something under "noise" alone. `path`, `mirror` and `grid_every` are the backbone's unless they are given.
     docs/choose_an_objective.md has what was compared.
     """
+    path = path or defaults.path
     mirror = defaults.mirror if mirror is None else mirror
     grid_every = defaults.grid_every if grid_every is None else grid_every
+    annealing = Annealing(defaults.steps, t_range_end, guidance_end)
+    if path == "flow" and (annealing or antithetic):
+        raise ConfigError("t_range_end, guidance_end and antithetic are for path=noise: a flow draws no noise level.")
     objective = LDLoss(
         scorer,
         weighting="sigma",
@@ -127,9 +141,18 @@ def ld(
         rank_weights=_paper_weights(scorer, rank),
         negative_prompt=style.negative_prompt,
     )
-    term = ScoreTerm if path == "noise" else partial(Bridge, keep=defaults.replay is not None)
+    noise_term = partial(ScoreTerm, annealing=annealing, antithetic=antithetic)
+    term = noise_term if path == "noise" else partial(Bridge, keep=defaults.replay is not None)
     terms = score_terms(
-        objective, style, defaults, control=control, mirror=mirror, grid=grid, grid_every=grid_every, term=term
+        objective,
+        style,
+        defaults,
+        control=control,
+        mirror=mirror,
+        grid=grid,
+        grid_every=grid_every,
+        annealing=annealing,
+        term=term,
     )
     return Method(terms, final_lr=0.05, replay=defaults.replay if path == "flow" else None)
 
@@ -142,6 +165,9 @@ def ld_paper(
     guidance_scale: float = 7.5,
     noise_baseline: float = 0.0,
     t_range: tuple[float, float] = LDLoss.t_range,
+    t_range_end: tuple[float, float] | None = None,
+    guidance_end: float | None = None,
+    antithetic: bool = False,
     control: ControlName = "depth",
     mirror: bool = True,
     grid: GridStage = "raw",
@@ -156,7 +182,18 @@ def ld_paper(
         rank_weights=_paper_weights(scorer, rank),
         negative_prompt=style.negative_prompt,
     )
-    return Method(score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid))
+    annealing = Annealing(defaults.steps, t_range_end, guidance_end)
+    terms = score_terms(
+        objective,
+        style,
+        defaults,
+        control=control,
+        mirror=mirror,
+        grid=grid,
+        annealing=annealing,
+        term=partial(ScoreTerm, annealing=annealing, antithetic=antithetic),
+    )
+    return Method(terms)
 
 
 def ld_released(scorer: Scorer, style: Style, defaults: RunDefaults, *, guidance_scale: float = 7.5) -> Method:
@@ -194,6 +231,9 @@ def sds(
     guidance_scale: float = SDSLoss.guidance_scale,
     noise_baseline: float = SDSLoss.noise_baseline,
     t_range: tuple[float, float] = SDSLoss.t_range,
+    t_range_end: tuple[float, float] | None = None,
+    guidance_end: float | None = None,
+    antithetic: bool = False,
     control: ControlName = "off",
     mirror: bool = False,
     grid: GridStage = "off",
@@ -206,7 +246,18 @@ def sds(
         t_range=t_range,
         negative_prompt=style.negative_prompt,
     )
-    return Method(score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid))
+    annealing = Annealing(defaults.steps, t_range_end, guidance_end)
+    terms = score_terms(
+        objective,
+        style,
+        defaults,
+        control=control,
+        mirror=mirror,
+        grid=grid,
+        annealing=annealing,
+        term=partial(ScoreTerm, annealing=annealing, antithetic=antithetic),
+    )
+    return Method(terms)
 
 
 def csd(
@@ -215,13 +266,26 @@ def csd(
     defaults: RunDefaults,
     *,
     t_range: tuple[float, float] = CSDLoss.t_range,
+    t_range_end: tuple[float, float] | None = None,
+    antithetic: bool = False,
     control: ControlName = "off",
     mirror: bool = False,
     grid: GridStage = "off",
 ) -> Method:
     """Classifier score distillation on single views."""
     objective = CSDLoss(scorer, t_range=t_range, negative_prompt=style.negative_prompt)
-    return Method(score_terms(objective, style, defaults, control=control, mirror=mirror, grid=grid))
+    annealing = Annealing(defaults.steps, t_range_end, None)
+    terms = score_terms(
+        objective,
+        style,
+        defaults,
+        control=control,
+        mirror=mirror,
+        grid=grid,
+        annealing=annealing,
+        term=partial(ScoreTerm, annealing=annealing, antithetic=antithetic),
+    )
+    return Method(terms)
 
 
 def build_method(
@@ -233,3 +297,27 @@ def build_method(
         ConfigError: for an option that this method does not have, or a value that it cannot be.
     """
     return factory(scorer, style, defaults, **checked_options("Method", name, factory, options))
+
+
+def reweighted(method: Method, factors: Mapping[str, float]) -> Method:
+    """The method with the weights of these terms multiplied; 0 leaves a term out.
+
+    Raises:
+        UnknownNameError: for a term that it does not have.
+        ConfigError: if nothing is left.
+    """
+    for name in factors:
+        if name not in method.terms:
+            raise UnknownNameError("term", name, method.terms)
+    terms = {
+        name: replace(weighted, weight=_times(weighted.weight, factors.get(name, 1.0)))
+        for name, weighted in method.terms.items()
+        if factors.get(name, 1.0) != 0
+    }
+    if not terms:
+        raise ConfigError(f"No term is left: all of {', '.join(method.terms)} have weight 0.")
+    return replace(method, terms=terms)
+
+
+def _times(weight: float | Callable[[int], float], factor: float) -> float | Callable[[int], float]:
+    return (lambda step: factor * weight(step)) if callable(weight) else factor * weight

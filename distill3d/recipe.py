@@ -42,7 +42,8 @@ from distill3d.styles import Style
 from distill3d.training.checkpoint import list_checkpoints, load_checkpoint
 from distill3d.training.cpu import on_cpu
 from distill3d.training.loop import CHECKPOINTS, Watch, train
-from distill3d.training.trainer import Trainer, cosine_decay
+from distill3d.training.rates import cosine_decay
+from distill3d.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -56,6 +56,7 @@ class RunDefaults:
     front: CameraPrior = CameraPrior(yaw=60, pitch=30)  # of single views
     around: CameraPrior = CameraPrior(yaw=180, pitch=30)  # of the grid's views
     stage: Stage = "image"  # of single views; "raw" where a scorer looks at no more pixels than that has
+    path: Literal["flow", "noise"] = "noise"  # `--method ld`: a flow takes some ten looks of the scorer, see `ld`
     mirror: bool = True  # `--method ld`: mirrored pairs; they pay where a render is cheap beside a look of the scorer
     grid_every: int = 1  # `--method ld`: steps from grid to grid, likewise
     rerender: bool = True  # see `Trainer`: False is faster where the graphs of all views fit into memory
@@ -95,7 +96,8 @@ class Renderer(nn.Module, ABC):
             scene: as returned by `scene`, S subjects.
             cameras: (S, V), in the canonical world.
             upto: "raw" stops before super-resolution (the grid needs no more).
-            draws: jitter of the samples along the rays; None for none. Equal draws give an equal picture.
+            draws: jitter of the samples along the rays; None for none. Equal draws give an equal picture, and every
+                view of a call sees the same: a view is what it is alone.
         Raises:
             ShapeError: if `scene` and `cameras` disagree on S.
         """

@@ -54,7 +54,7 @@ class Ball(Renderer):
         offset = (origin + middle * direction).square().sum(-1, keepdim=True)
         inside = scene["radius"].view(-1, 1, 1, 1) ** 2 - offset
         if draws is not None:
-            jitter = draws.uniform("jitter", cameras.cam2world.shape[1], self.raw_size**2, 1)
+            jitter = draws.uniform("jitter", 1, self.raw_size**2, 1)
             inside = inside + 0.002 * jitter.to(inside)
         opacity = torch.sigmoid(inside / 0.002)
         depth = middle - inside.clamp(min=1e-6).sqrt()

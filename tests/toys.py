@@ -46,8 +46,7 @@ class ToyTriplane(Renderer):
 
     def render(self, scene, cameras, *, upto="image", draws=None):
         planes, cameras = scene["planes"], cameras.to(scene["planes"])
-        views = cameras.cam2world.shape[1]
-        jitter = None if draws is None else draws.uniform("jitter", views, self.raw_size**2, self.samples)
+        jitter = None if draws is None else draws.uniform("jitter", 1, self.raw_size**2, self.samples)
         colour, depth, opacity = self._march(planes, cameras, jitter)
         raw = torch.tanh(colour)
         if upto == "raw":

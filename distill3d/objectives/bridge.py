@@ -38,7 +38,8 @@ class Bridge(Term):
     @property
     def needs(self) -> Needs:
         layout, stage = self.denoising.layout, self.denoising.stage
-        return self.denoising.needs | Needs(reference=dict.fromkeys(layout.shown, stage))
+        read = Needs(dict.fromkeys(layout.views, stage), reference=dict.fromkeys(layout.shown, stage))
+        return self.denoising.needs | read
 
     def forward(self, batch: StepBatch) -> Tensor:
         layout, stage = self.denoising.layout, self.denoising.stage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from distill3d.objectives.term import Needs, Side, StepBatch
 from distill3d.renderer import Stage
 from distill3d.scorer import Condition, Scorer, encode_at_unit_scale
 from distill3d.styles import with_view_words
-from distill3d.views import ViewLayout
+from distill3d.views import View, ViewLayout
 
 Timesteps = Callable[[Draws], Tensor]  # (S,) int64; annealing reads draws.step
 
@@ -67,7 +67,10 @@ class Denoising:
     @property
     def needs(self) -> Needs:
         """The layout's views with gradient; what the controls read of the reference."""
-        views = Needs(dict.fromkeys(self.layout.views, self.stage))
+        hidden = frozenset(self.layout.views) - frozenset(self.layout.shown)
+        # Joined on images, a view that is not shown gives its derivative alone; latents are encoded from its values.
+        blind = hidden if self.join == "images" else frozenset[View]()
+        views = Needs(dict.fromkeys(self.layout.views, self.stage), blind=blind)
         return views | control_needs(self.controls, self.layout, self.stage)
 
     def predict(self, batch: StepBatch) -> Prediction:
@@ -84,6 +87,13 @@ class Denoising:
             conditions = self.conditions(batch)
             branches = self.scorer.predict_noise(noisy, timestep, conditions)
         return Prediction(latents, noise, noisy, timestep, branches, conditions)
+
+    @torch.no_grad()
+    def opposite(self, prediction: Prediction) -> Prediction:
+        """What the scorer says of the same picture under the negative of the same noise."""
+        noisy = self.scorer.schedule.add_noise(prediction.latents, -prediction.noise, prediction.timestep)
+        branches = self.scorer.predict_noise(noisy, prediction.timestep, prediction.conditions)
+        return replace(prediction, noise=-prediction.noise, noisy=noisy, branches=branches)
 
     def _encode(self, side: Side, draws: Draws) -> Tensor:
         tiles = side.tiles(self.layout.views, self.stage, self.layout.tile(self.scorer.image_size))

@@ -41,6 +41,19 @@ def rank_weight(score: Tensor, weights: Sequence[float] = PAPER_WEIGHTS) -> Tens
     return scaled.view_as(score).to(score)
 
 
+@torch.no_grad()
+def spectrum(score: Tensor) -> Tensor:
+    """(B, C): each picture's singular values as shares of their sum, the largest first.
+
+    Args:
+        score: (B, C, h, w), as `rank_weight` takes it. All zero has shares of 0.
+    """
+    flat = score.flatten(2)
+    wide = flat.float() if flat.device.type == "mps" else flat.double()  # no float64 there
+    values = torch.linalg.eigvalsh(torch.nan_to_num(wide @ wide.mT)).clamp_min(0).sqrt().flip(-1)
+    return values / values.sum(-1, keepdim=True).clamp_min(1e-30)
+
+
 def _left_singular_vectors(flat: Tensor) -> Tensor:
     """(B, C, N) to U (B, C, C), strongest first."""
     if flat.device.type == "mps":  # no float64 there

@@ -12,7 +12,7 @@ from torch import Tensor
 from distill3d.errors import ConfigError, ShapeError
 from distill3d.objectives.guidance import ScoreName, Table, guidance_table, guide
 from distill3d.objectives.postprocess import NanPolicy, postprocess
-from distill3d.objectives.rank import PAPER_WEIGHTS, rank_weight, restore_statistics
+from distill3d.objectives.rank import PAPER_WEIGHTS, rank_weight, restore_statistics, spectrum
 from distill3d.objectives.weighting import Weighting, weighting_of
 from distill3d.scorer import Scorer, encode_at_unit_scale
 from distill3d.views import join_mirrored, resize
@@ -100,6 +100,7 @@ class ScoreDistillation:
             return rest + direction
         on_all = self.rank_on == "score"
         score = rest + direction if on_all else direction
+        self.figures.update({f"spectrum{i}": float(share) for i, share in enumerate(spectrum(score).mean(0))})
         weighted = rank_weight(score, self.rank_weights)
         if self.rank_restore:
             weighted = restore_statistics(weighted, score)

@@ -34,12 +34,15 @@ class Needs:
     views: Mapping[View, Stage] = field(default_factory=dict)  # of the trained renderer, with gradient
     reference: Mapping[View, Stage] = field(default_factory=dict)  # of the frozen original
     previous: bool = False  # both scenes of the step before
+    blind: frozenset[View] = frozenset()  # of `views`: those whose values are not read, only given a gradient
 
     def __or__(self, other: Needs) -> Needs:
+        read = (self.views.keys() - self.blind) | (other.views.keys() - other.blind)
         return Needs(
             furthest([self.views, other.views]),
             furthest([self.reference, other.reference]),
             self.previous or other.previous,
+            (self.blind | other.blind) - read,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from distill3d.objectives.annealing import NO_ANNEALING, Annealing
 from distill3d.objectives.denoising import Denoising, Prediction
 from distill3d.objectives.guidance import Table, guide
 from distill3d.objectives.score import ScoreDistillation, surrogate
@@ -17,11 +18,17 @@ from distill3d.views import ViewLayout
 
 @dataclass(eq=False)
 class ScoreTerm(Term):
-    """A member of the score family on the views of a denoising."""
+    """A member of the score family on the views of a denoising.
+
+    Antithetic, it looks twice, at a noise and at its negative, and follows the mean: what of the gradient is odd in
+    the noise cancels. For Gaussian data that is all of it (a prediction is linear there).
+    """
 
     denoising: Denoising
     objective: ScoreDistillation
     mask: Literal["trained", "reference"] | None = None  # whose opacity multiplies the latent gradient
+    annealing: Annealing = NO_ANNEALING
+    antithetic: bool = False
 
     @property
     def needs(self) -> Needs:
@@ -31,11 +38,19 @@ class ScoreTerm(Term):
 
     def forward(self, batch: StepBatch) -> Tensor:
         prediction = self.denoising.predict(batch)
-        gradient = self.objective.latent_gradient(
+        gradient = self.latent_gradient(prediction, batch)
+        if self.antithetic:
+            gradient = (gradient + self.latent_gradient(self.denoising.opposite(prediction), batch)) / 2
+        return surrogate(prediction.latents, gradient)
+
+    def latent_gradient(self, prediction: Prediction, batch: StepBatch) -> Tensor:
+        """(S, C, h, w): what is put on the latents for one look of the scorer."""
+        objective = self.annealing.objective(self.objective, batch.draws.step)
+        gradient = objective.latent_gradient(
             prediction.branches, prediction.noise, prediction.timestep, self._mask(batch)
         )
-        batch.figures.update(self.objective.figures)
-        return surrogate(prediction.latents, gradient)
+        batch.figures.update(objective.figures)
+        return gradient
 
     def _mask(self, batch: StepBatch) -> Tensor | None:
         if self.mask is None:

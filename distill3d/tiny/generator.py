@@ -82,6 +82,7 @@ class TinyTriplane(Renderer, AnySize, Field, WorldSubjects):
         lr=8e-3,
         batch=1,
         stage="raw",  # as large as the embedded diffusion model's pictures
+        path="flow",  # a look of the embedded scorer costs little, and `replay` keeps what it found
         mirror=False,
         grid_every=6,
         rerender=False,
@@ -138,7 +139,7 @@ class TinyTriplane(Renderer, AnySize, Field, WorldSubjects):
         if len(planes) != subjects:
             raise ShapeError(f"A scene of {len(planes)} subjects cannot be seen by the cameras of {subjects}.")
         origins, directions = (x.flatten(1, 2) for x in pixel_rays(cameras.to(planes), size, size))  # (S, V*h*w, 3)
-        jitter = None if draws is None else draws.uniform("jitter", origins.shape[1], 1).to(planes)
+        jitter = None if draws is None else draws.uniform("jitter", size * size, 1).repeat(1, views, 1).to(planes)
         values, depth, opacity = self.trace(planes, origins, directions, jitter)
         pictures = torch.cat([values, depth, opacity], 1).unflatten(-1, (views, size, size)).transpose(1, 2)
         raw, features, depth, opacity = pictures.split([3, self.architecture.features, 1, 1], 2)

@@ -12,7 +12,8 @@ from typing import Any
 
 from distill3d.files import storing, write_text
 from distill3d.training.checkpoint import Checkpoint, save_checkpoint
-from distill3d.training.trainer import StepLog, Trainer
+from distill3d.training.share import StepLog
+from distill3d.training.trainer import Trainer
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"

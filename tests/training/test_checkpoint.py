@@ -18,7 +18,8 @@ from distill3d.training.checkpoint import (
     restore_weights,
     save_checkpoint,
 )
-from distill3d.training.trainer import Trainer, cosine_decay
+from distill3d.training.rates import cosine_decay
+from distill3d.training.trainer import Trainer
 from tests.toys import SlowDecoderToy, toy
 
 SCORER = GaussianScorer(latent_size=8)

@@ -20,7 +20,9 @@ from distill3d.objectives.terms import ScoreTerm
 from distill3d.scorers.gaussian import GaussianScorer
 from distill3d.styles import CATALOGUE
 from distill3d.testing.saved_bytes import SavedBytes
-from distill3d.training.trainer import Trainer, cosine_decay, linked_groups
+from distill3d.training.groups import linked_groups
+from distill3d.training.rates import cosine_decay
+from distill3d.training.trainer import Trainer
 from distill3d.views import Grid
 from tests.toys import AROUND, AnySizeToy, SlowDecoderToy, single_view_method, toy
 
@@ -118,13 +120,18 @@ def test_a_step_leaves_the_reference_bit_identical_and_shares_what_is_not_traine
     assert any(not torch.equal(before[name], p) for name, p in trainer.trained.items())
 
 
+def begun(trainer):
+    step = trainer.step_number
+    return trainer._begin(tuple(range(trainer.batch)), step, trainer._due(step), trainer.renderer.scene)
+
+
 def test_each_view_is_rendered_once_and_super_resolved_only_where_it_is_read():
     trainer, seen = Trainer(toy(), method("ld-released"), rerender=False), Counter()
     look = trainer._look
 
-    def counted(renderer, scene, batch, view, stage):
-        seen[renderer is trainer.reference, view, stage] += 1
-        return look(renderer, scene, batch, view, stage)
+    def counted(renderer, scene, batch, views, stage):
+        seen.update((renderer is trainer.reference, view, stage) for view in views)
+        return look(renderer, scene, batch, views, stage)
 
     trainer._look = counted
     trainer.gradients()
@@ -140,7 +147,7 @@ def test_replayed_steps_see_the_same_subjects_and_cameras_and_others_do_not():
     trainer = Trainer(toy(), replace(method("sds"), replay=2))
     seen = []
     for trainer.step_number in range(4):
-        batch, _ = trainer._begin(trainer.renderer.scene)
+        batch, _ = begun(trainer)
         seen.append([batch.codes, *(cameras.cam2world for cameras in batch.cameras.values())])
     assert all(torch.equal(a, b) for first, again in (seen[::2], seen[1::2]) for a, b in zip(first, again))
     assert not any(torch.equal(a, b) for a, b in zip(*seen[:2]))
@@ -148,7 +155,7 @@ def test_replayed_steps_see_the_same_subjects_and_cameras_and_others_do_not():
 
 def test_a_kept_target_needs_neither_scene_nor_render_of_the_reference():
     """Its steps still differ: the renderer has moved on, towards the targets."""
-    defaults = replace(toy().defaults, replay=2)
+    defaults = replace(toy().defaults, replay=2, path="flow")
     trainer = Trainer(toy(), ld(SCORER, CATALOGUE["zombie"], defaults), lr=lambda step: 1e-3)
     renders, look = [], trainer._look
 
@@ -176,9 +183,9 @@ def test_the_grid_is_rendered_every_so_many_steps(every):
     trainer = Trainer(toy(), method, lr=lambda step: 1e-3, rerender=False)
     views, look = [], trainer._look
 
-    def counted(renderer, *rest):
-        views.append(renderer is trainer.renderer)
-        return look(renderer, *rest)
+    def counted(renderer, scene, batch, together, stage):
+        views.extend(renderer is trainer.renderer for _ in together)
+        return look(renderer, scene, batch, together, stage)
 
     trainer._look = counted
     counts = []
@@ -195,9 +202,9 @@ def test_a_view_that_is_looked_at_in_a_small_tile_is_rendered_small_where_the_ba
     sizes = {}
     for renderer in (able, unable):
         trainer = Trainer(renderer, method("ld"), batch=2)
-        batch, stages = trainer._begin(trainer.renderer.scene)
-        for view, stage in stages.items():
-            picture = trainer._look(renderer, batch.trained.scene, batch, view, stage).raw
+        batch, needs = begun(trainer)
+        for view, stage in needs.views.items():
+            picture = trainer._look(renderer, batch.trained.scene, batch, [view], stage)[view].raw
             sizes[type(renderer).__name__, view.name, stage] = picture.shape[-1]
     assert {size for (_, name, _), size in sizes.items() if name == "main"} == {16}  # super-resolution needs it whole
     assert sizes["AnySizeToy", "grid0", "raw"] == SCORER.image_size // 2 == 8

@@ -164,7 +164,8 @@ class TriplaneRenderer(Renderer, AnySize, Field):
     def _raw_of_one(self, scene: Scene, cameras: Cameras, size: int, draws: Draws | None) -> tuple[Render, RawPicture]:
         planes, views = scene["planes"], cameras.cam2world.shape[1]
         origins, directions = (x.flatten(1, 2) for x in pixel_rays(cameras.to(planes), size, size))  # (1, V*n*n, 3)
-        gathered = self._trace(planes, origins, directions, draws)
+        numbers = (x.repeat(1, views, 1) for x in _numbers(origins, size * size, self.architecture, draws))
+        gathered = self._trace(planes, origins, directions, *numbers)
         features, depth, opacity, nearest, farthest = (x[0].unflatten(0, (views, size * size)) for x in gathered)
         depth = mean_depth(depth, opacity, nearest.amin(1)[:, None, None], farthest.amax(1)[:, None, None])
         features, depth, opacity = (x.transpose(1, 2).unflatten(2, (size, size)) for x in (features, depth, opacity))
@@ -180,10 +181,9 @@ class TriplaneRenderer(Renderer, AnySize, Field):
             given = replace(given, raw=given.raw * opacity + (1 - opacity))
         return given
 
-    def _trace(self, planes: Tensor, origins: Tensor, directions: Tensor, draws: Draws | None) -> list[Tensor]:
+    def _trace(self, planes: Tensor, origins: Tensor, directions: Tensor, jitter: Tensor, u: Tensor) -> list[Tensor]:
         """Features, depth, opacity, nearest and farthest of all rays, (1, R, ...) each."""
         a, g = self.architecture, self.generator
-        jitter, u = _numbers(origins, a, draws)
         low = self.look.low_memory and torch.is_grad_enabled()
 
         def some(
@@ -254,9 +254,8 @@ def _twice(compute: Callable[..., Any], *inputs: Any) -> Any:
     return checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
-def _numbers(origins: Tensor, a: Architecture, draws: Draws | None) -> tuple[Tensor, Tensor]:
-    """Jitter of the even pass and quantiles of the second: drawn, or the middles."""
-    rays = origins.shape[1]
+def _numbers(origins: Tensor, rays: int, a: Architecture, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    """Jitter of the even pass and quantiles of the second, of the rays of one view: drawn, or the middles."""
     if draws is None:
         jitter = origins.new_full((1, rays, a.samples), 0.5)
         return jitter, even_quantiles(a.samples_importance, origins).expand(1, rays, -1)

@@ -132,7 +132,8 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         found = []
         for s, one in enumerate(planes.split(1)):
             alone = None if draws is None else replace(draws, subjects=draws.subjects[s : s + 1])
-            found.append(self._gathered(one, rays[0][s : s + 1], rays[1][s : s + 1], alone))
+            numbers = tuple(x.repeat(1, views, 1) for x in self.model.numbers(alone, size * size, one))
+            found.append(self._gathered(one, rays[0][s : s + 1], rays[1][s : s + 1], numbers))
         traced = joined(found)
         colour = 2 * (traced.colour + (1 - traced.opacity) * self.look.background) - 1
         pictures = (
@@ -140,9 +141,8 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         )  # (S, V, C, n, n)
         return Render(*pictures)
 
-    def _gathered(self, planes: Tensor, origins: Tensor, directions: Tensor, draws: Draws | None) -> Traced:
+    def _gathered(self, planes: Tensor, origins: Tensor, directions: Tensor, numbers: Numbers) -> Traced:
         """The rays (1, N, 3) of one subject; depth reaches beyond the box where nothing is."""
-        numbers = self.model.numbers(draws, origins.shape[1], planes)
         keeps = torch.is_grad_enabled() and not self.look.low_memory
         at_once = origins.shape[1] if keeps or self.model.reference else self.look.rays(planes)
         inputs = (origins @ self.turn.T, directions @ self.turn.T, *numbers)

@@ -61,6 +61,7 @@ DEFAULTS = RunDefaults(
     lr=5e-3,
     anchors={"scene": 0.3},  # without it one head in five is taken for another, with it one in seven
     stage="raw",
+    path="flow",
     mirror=False,
     grid_every=6,
     rerender=False,
