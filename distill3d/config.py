@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args
 
 from distill3d.errors import ConfigError
+from distill3d.precision import check_precision
 
 SCHEMA = 1
 
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+Split = Literal["subjects", "views"]  # what several processes share: the subjects of a step, or one subject's views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,40 +30,85 @@ class DistillConfig:
     scorer: str | None = None
     scorer_weights: str | None = None
     controlnets: Mapping[str, str] = field(default_factory=dict)  # control picture to folder or Hub id
+    precision: str | None = None  # of the scorer's networks; None: the device's best, see `distill3d.precision`
+    fast: bool | str = False  # a tiny autoencoder in the scorer: the published one, or its folder or Hub id
     method: str = "ld"
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method, as `guidance_scale`
+    term_weights: Mapping[str, float] = field(default_factory=dict)  # factors of the method's own, by term
     anchors: Mapping[str, float] = field(default_factory=dict)  # weights by name; none: the backbone's
     train: str | None = None  # which group of the backbone's weights; None: the method's own
     steps: int | None = None
     batch: int | None = None  # subjects in a step
     lr: float | None = None
+    warmup: int = 0  # steps over which the learning rate rises
+    clip: float | None = None  # the largest norm of a step's gradient; None for no limit
+    ema: float = 0.0  # decay of the moving average that is published instead of the last weights; 0 for none
     seed: int = 0
     save_every: int | None = None  # steps between checkpoints; a sixth of the run
+    keep: int = 2  # the last checkpoints that are kept, beside the newest healthy one
+    stop_on_collapse: bool = False  # end the run when its subjects have become all but one
+    stop_identity: float | None = None  # end it when identity, see `distill3d.health`, falls below
+    trackers: tuple[str, ...] = ()  # such as "tensorboard"
     device: str = "cpu"
+    vram: str | None = None  # memory that a step may take, as "8gb"; None: as the backbone's defaults say
+    split: Split = "subjects"
+
+    # What may change on the way: where and how a run is computed and watched, not what it computes.
+    FREE: ClassVar[tuple[str, ...]] = (
+        "save_every",
+        "keep",
+        "stop_on_collapse",
+        "stop_identity",
+        "trackers",
+        "device",
+        "vram",
+        "split",
+    )
 
     def __post_init__(self) -> None:
         if not str(self.style).strip():
             raise ConfigError("style is empty. Give a name from `distill3d styles`, or a prompt in quotes.")
-        for name in ("steps", "batch", "save_every"):
+        for name in ("style", "backbone", "method", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} must be a name, got {getattr(self, name)!r}.")
+        for name in ("train", "vram"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ConfigError(f"{name} must be a word, got {getattr(self, name)!r}.")
+        self._check_numbers()
+        self._check_tables()
+        if self.precision is not None:
+            check_precision(self.precision)
+        if self.split not in get_args(Split):
+            raise ConfigError(f"split must be one of {', '.join(get_args(Split))}, got {self.split!r}.")
+        if isinstance(self.trackers, str) or not all(isinstance(name, str) for name in self.trackers):
+            raise ConfigError(f"trackers must be names, got {self.trackers!r}.")
+
+    def _check_numbers(self) -> None:
+        for name in ("steps", "batch", "save_every", "keep"):
             value = getattr(self, name)
             if value is not None and (not _is_whole(value) or value < 1):
                 raise ConfigError(f"{name} must be at least 1, and a whole number, got {value!r}.")
         if not _is_whole(self.seed):
             raise ConfigError(f"seed must be a whole number, got {self.seed!r}.")
-        number = isinstance(self.lr, int | float) and not isinstance(self.lr, bool)
-        if self.lr is not None and not (number and 0 < self.lr < float("inf")):
-            raise ConfigError(f"lr must be a positive number, got {self.lr!r}.")
-        for name in ("style", "backbone", "method", "device"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} must be a name, got {getattr(self, name)!r}.")
-        if not isinstance(self.anchors, Mapping):
-            raise ConfigError(f"anchors must be weights by name, got {self.anchors!r}.")
-        for name, weight in self.anchors.items():
-            number = isinstance(weight, int | float) and not isinstance(weight, bool)
-            if not (number and 0 <= weight < float("inf")):
-                raise ConfigError(f"The weight of {name!r} in anchors must be a number from 0, got {weight!r}.")
-        if self.train is not None and not isinstance(self.train, str):
-            raise ConfigError(f"train must be a name, got {self.train!r}.")
+        if not _is_whole(self.warmup) or self.warmup < 0:
+            raise ConfigError(f"warmup must be at least 0, and a whole number, got {self.warmup!r}.")
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 < value < math.inf):
+                raise ConfigError(f"{name} must be a positive number, got {value!r}.")
+        if not (_is_number(self.ema) and 0 <= self.ema < 1):
+            raise ConfigError(f"ema is a decay in [0, 1), 0 for none, got {self.ema!r}.")
+        if self.stop_identity is not None and not (_is_number(self.stop_identity) and -1 <= self.stop_identity <= 1):
+            raise ConfigError(f"stop_identity is a correlation in [-1, 1], got {self.stop_identity!r}.")
+
+    def _check_tables(self) -> None:
+        for table in ("anchors", "term_weights"):
+            weights = getattr(self, table)
+            if not isinstance(weights, Mapping):
+                raise ConfigError(f"{table} must be weights by name, got {weights!r}.")
+            for name, weight in weights.items():
+                if not (_is_number(weight) and 0 <= weight < math.inf):
+                    raise ConfigError(f"The weight of {name!r} in {table} must be a number from 0, got {weight!r}.")
 
     def to_json(self) -> str:
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, sort_keys=True) + "\n"
@@ -90,6 +135,15 @@ class DistillConfig:
             for name in ("options", "backbone_options"):
                 options = values.get(name, {}).items()
                 values[name] = {k: tuple(v) if isinstance(v, list) else v for k, v in options}  # JSON has no tuples
+            values["trackers"] = tuple(values.get("trackers", ()))
             return cls(**values)
         except (AttributeError, TypeError) as error:
             raise damaged from error
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -59,6 +59,10 @@ class Share:
     def reduce(self, parameters: Iterable[Tensor], log: StepLog) -> None:
         """Add up gradients, loss and wish to stop over all processes: the one collective of a step."""
 
+    def agree(self, wish: bool) -> bool:
+        """Whether any process wishes it; a collective of its own, for what does not come up in every step."""
+        return wish
+
     def gather_subjects(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Entries (S, ...) of this process's subjects to those of the whole batch, in its order."""
         return dict(entries)
