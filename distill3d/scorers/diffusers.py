@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from distill3d.cameras import Cameras
 from distill3d.errors import ConfigError, WeightsError
+from distill3d.precision import dtype_of
 from distill3d.schedule import Schedule
 from distill3d.scorer import NO_CONTROLS, Scorer
-from distill3d.scorers.published import CONTROLNETS, MODEL, how_to_get
+from distill3d.scorers import autoencoder
+from distill3d.scorers.loading import known_words, load_part, no_loading_bars, unknown_settings_allowed
+from distill3d.scorers.published import CONTROLNETS, MODEL, TINY_AUTOENCODER, how_to_get
 
 logger = logging.getLogger(__name__)
-
-KNOWN_WORDS = "known_words.json"  # beside a tokenizer whose text encoder was taught few words
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,10 @@ class DiffusersScorer(Scorer):
     Noise- and v-prediction. All branches go through the networks in one batched pass.
 
     Args:
+        vae: AutoencoderKL, or an AutoencoderTiny, whose posterior is a point: `encode` then ignores its noise.
         controlnets: by the name of the control picture that each was taught, such as "depth".
-        dtype: of the networks; float32 goes in and comes out.
+        dtype: of the networks: float32, bfloat16 or float16; float32 goes in and comes out. Half precision lays the
+            networks out channels-last, and leaves in float32 a VAE that it would spoil; see `autoencoder.dtype_of_vae`.
     """
 
     unet: Any  # diffusers' and transformers' classes, which type checkers see through `nn.Module` only
@@ -65,19 +63,31 @@ class DiffusersScorer(Scorer):
         super().__init__()
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
         self.controlnets = nn.ModuleDict(dict(controlnets or {}))
-        self.to(dtype).requires_grad_(False).eval()
         self.dtype = dtype
+        self._arrange().requires_grad_(False).eval()
         self.prediction_type = scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ConfigError(f"A scorer predicts noise (epsilon) or v_prediction, this one {self.prediction_type!r}.")
+        if vae.config.latent_channels != unet.config.in_channels:
+            made, read = vae.config.latent_channels, unet.config.in_channels
+            raise ConfigError(f"The autoencoder does not fit: it makes {made} channels, the UNet reads {read}.")
         self.schedule = Schedule.from_alpha_bar(scheduler.alphas_cumprod)
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        factor = autoencoder.pixels_of_a_latent(vae.config)
         self.latent_size = int(unet.config.sample_size)
         self.latent_channels = int(vae.config.latent_channels)
         self.image_size = self.latent_size * factor
         self.controls = tuple(self.controlnets)
         self._embedded: dict[str, Tensor] = {}
         self._words: frozenset[str] | None = None
+
+    def _arrange(self) -> DiffusersScorer:
+        """Every network in its dtype and layout; float32 networks keep the layout they were loaded in."""
+        for name, part in self.named_children():
+            dtype = autoencoder.dtype_of_vae(self.vae.config, self.dtype) if name == "vae" else self.dtype
+            nn.Module.to(part, dtype)  # diffusers' own `to` warns of layers that need float32, also where none does
+            if self.dtype in (torch.float16, torch.bfloat16):
+                nn.Module.to(part, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
 
     @classmethod
     def load(
@@ -86,27 +96,33 @@ class DiffusersScorer(Scorer):
         *,
         controlnets: Mapping[str, str] | None = None,
         device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        precision: str = "float32",
+        fast: bool | str = False,
     ) -> DiffusersScorer:
         """Read a folder or Hub id by its sub-folders; only safetensors, never a pickle.
 
         Args:
             source: of a Stable-Diffusion-1/2-class model in diffusers' format.
             controlnets: name of a control picture to folder or Hub id.
+            precision: one of `distill3d.precision.PRECISIONS`.
+            fast: a tiny autoencoder in place of the VAE, which is not read: its folder or Hub id, or True for TAESD.
         Raises:
+            ConfigError: for another precision, or a tiny autoencoder that does not fit.
             WeightsError: for a part that is missing, damaged, or not to be had without a network.
         """
-        with _no_loading_bars():
+        dtype = dtype_of(precision)
+        places = dict(controlnets or {})
+        with no_loading_bars():
             scorer = cls(
-                unet=_load_part(UNet2DConditionModel, source, "unet"),
-                vae=_load_part(AutoencoderKL, source, "vae"),
-                text_encoder=_load_part(CLIPTextModel, source, "text_encoder"),
-                tokenizer=_load_part(CLIPTokenizer, source, "tokenizer"),
-                scheduler=_load_part(DDIMScheduler, source, "scheduler"),
-                controlnets={name: _load_part(ControlNetModel, place) for name, place in (controlnets or {}).items()},
+                unet=load_part(UNet2DConditionModel, source, "unet", dtype),
+                vae=_load_tiny_autoencoder(source, fast) if fast else load_part(AutoencoderKL, source, "vae"),
+                text_encoder=load_part(CLIPTextModel, source, "text_encoder", dtype),
+                tokenizer=load_part(CLIPTokenizer, source, "tokenizer"),
+                scheduler=load_part(DDIMScheduler, source, "scheduler"),
+                controlnets={name: load_part(ControlNetModel, places[name], None, dtype) for name in places},
                 dtype=dtype,
             )
-        scorer._words = _known_words(Path(source) / "tokenizer" / KNOWN_WORDS)
+        scorer._words = known_words(source)
         return scorer.to(device)
 
     @property
@@ -155,15 +171,10 @@ class DiffusersScorer(Scorer):
         return [word for word in words if word not in self._words]
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        posterior = self.vae.encode(images.to(self.device, self.dtype)).latent_dist
-        latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise.to(posterior.mean)
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        return ((latents - shift) * self.vae.config.scaling_factor).to(images)
+        return autoencoder.encode(self.vae, images.to(self.device), noise).to(images)
 
     def decode(self, latents: Tensor) -> Tensor:
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        scaled = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor + shift
-        return self.vae.decode(scaled).sample.to(latents)
+        return autoencoder.decode(self.vae, latents.to(self.device)).to(latents)
 
     @torch.no_grad()
     def predict_noise(
@@ -207,59 +218,38 @@ def _add_residuals(residuals: dict[str, Any], down: Sequence[Tensor], mid: Tenso
     return {"down_block_additional_residuals": list(down), "mid_block_additional_residual": mid}
 
 
-def _known_words(path: Path) -> frozenset[str] | None:
-    return frozenset(json.loads(path.read_text())) if path.is_file() else None
-
-
-@contextmanager
-def _no_loading_bars() -> Iterator[None]:
-    """transformers draws a bar for reading a file that is already here; a download's bar is huggingface_hub's."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _load_part(kind: Any, source: str, subfolder: str | None = None) -> Any:
-    """`from_pretrained` of one part, with an error that says what to do."""
-    options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
-    if issubclass(kind, nn.Module):
-        options.update(use_safetensors=True)
-        if importlib.util.find_spec("accelerate") is None and kind.__module__.startswith("diffusers"):
-            options["low_cpu_mem_usage"] = False  # what it falls back on, after a warning for each part
-    folder = Path(source)
-    part = f"the {subfolder} of {source}" if subfolder else source
-    if folder.is_absolute() or folder.exists() or source.startswith("."):
-        place = folder / (subfolder or "")
-        if not place.is_dir():
-            raise WeightsError(f"Cannot load {part}: there is no folder {place}.")
-    try:
-        return kind.from_pretrained(source, **options)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if folder.exists():
-            raise WeightsError(f"Cannot load {part}: the files are damaged or incomplete ({reason}).") from error
-        raise WeightsError(
-            f"Cannot load {part} from the local cache or the Hub ({reason}). With a network, fetch it once by: "
-            f"hf download {source}. Or give a folder that holds it."
-        ) from error
+def _load_tiny_autoencoder(source: str, fast: bool | str) -> Any:
+    """The autoencoder that `fast` names, for the model at `source`."""
+    if not isinstance(fast, str):
+        autoencoder.check_taesd_fits(source, AutoencoderKL)
+    with unknown_settings_allowed():
+        return load_part(AutoencoderTiny, fast if isinstance(fast, str) else TINY_AUTOENCODER.repo)
 
 
 def load_diffusers(
-    weights: str | None = None, device: str = "cpu", controlnets: Mapping[str, str] | None = None
+    weights: str | None = None,
+    device: str = "cpu",
+    *,
+    controlnets: Mapping[str, str] | None = None,
+    precision: str = "float32",
+    fast: bool | str = False,
 ) -> DiffusersScorer:
-    """`--scorer diffusers`: any folder or Hub id; without one, the model and ControlNets of the released script."""
+    """`--scorer diffusers`: any folder or Hub id; without one, the model and ControlNets of the released script.
+
+    Args:
+        controlnets: name of a control picture to folder or Hub id.
+        precision: of the networks, "float32", "bfloat16" or "float16".
+        fast: True encodes and decodes by TAESD, a tiny autoencoder; a text names the folder or Hub id of another.
+    """
+    options: dict[str, Any] = {"device": device, "precision": precision, "fast": fast}
     if weights is not None:
-        return DiffusersScorer.load(weights, controlnets=controlnets, device=device)
+        return DiffusersScorer.load(weights, controlnets=controlnets, **options)
     places = controlnets or {name: net.repo for name, net in CONTROLNETS.items()}
     try:
-        return DiffusersScorer.load(MODEL.repo, controlnets=places, device=device)
+        return DiffusersScorer.load(MODEL.repo, controlnets=places, **options)
     except WeightsError as error:
-        published = [MODEL, *([] if controlnets else CONTROLNETS.values())]
-        missing = how_to_get(published)
+        tiny = [TINY_AUTOENCODER] if fast is True else []
+        missing = how_to_get([MODEL, *([] if controlnets else CONTROLNETS.values()), *tiny])
         if not missing:
             raise
         raise WeightsError(
@@ -268,12 +258,23 @@ def load_diffusers(
         ) from error
 
 
-def load_tiny(weights: str | None = None, device: str = "cpu") -> DiffusersScorer:
-    """`--scorer tiny`: the embedded model, with its ControlNets for depth and edges."""
+def load_tiny(
+    weights: str | None = None, device: str = "cpu", *, precision: str = "float32", fast: bool | str = False
+) -> DiffusersScorer:
+    """`--scorer tiny`: the embedded model, with its ControlNets for depth and edges.
+
+    Raises:
+        ConfigError: for `fast`: its latents are its own VAE's, which no tiny autoencoder was taught.
+    """
+    if fast:
+        raise ConfigError(
+            "The embedded scorer has no tiny autoencoder, and needs none: its own is of that size. Leave --fast out, "
+            "or use --scorer diffusers."
+        )
     folder = Path(weights) if weights else Path(__file__).parents[1] / "tiny" / "weights" / "diffusion"
     places = {"depth": folder / "controlnet", "canny": folder / "controlnet-canny"}
     controlnets = {name: str(place) for name, place in places.items() if name == "depth" or place.is_dir()}
-    scorer = DiffusersScorer.load(str(folder), controlnets=controlnets, device=device)
+    scorer = DiffusersScorer.load(str(folder), controlnets=controlnets, device=device, precision=precision)
     scorer.grid_words = "four views"
     scorer.weights_licence = "Apache-2.0"
     return scorer

@@ -36,6 +36,7 @@ CONTROLNETS = {
     "canny": Published("lllyasviel/sd-controlnet-canny", "1.4 GB", "OpenRAIL"),
     "depth": Published("lllyasviel/sd-controlnet-depth", "1.4 GB", "OpenRAIL"),
 }
+TINY_AUTOENCODER = Published("madebyollin/taesd", "10 MB", "MIT")  # of Stable Diffusion 1 and 2's latents
 
 
 def how_to_get(models: Iterable[Published]) -> str:

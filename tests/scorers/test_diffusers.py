@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
 import distill3d
 import distill3d.scorers.diffusers as diffusers_module
@@ -15,6 +14,7 @@ from distill3d.errors import ConfigError, WeightsError
 from distill3d.scorer import encode_at_unit_scale
 from distill3d.scorers.diffusers import DiffusersScorer, load_diffusers, load_tiny
 from distill3d.testing import check_scorer
+from tests.scorers.networks import small
 
 EMBEDDED = Path(distill3d.__file__).parent / "tiny" / "weights" / "diffusion"
 
@@ -22,51 +22,6 @@ EMBEDDED = Path(distill3d.__file__).parent / "tiny" / "weights" / "diffusion"
 @pytest.fixture(scope="module")
 def embedded():
     return load_tiny()
-
-
-def networks(text_width):
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        norm_num_groups=8,
-        attention_head_dim=4,
-        cross_attention_dim=text_width,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )
-    return unet, vae
-
-
-def small(embedded, prediction_type="epsilon", controls=("depth", "canny"), **options):
-    """Random UNet, VAE and ControlNets around the embedded text encoder."""
-    unet, vae = networks(embedded.text_encoder.config.hidden_size)
-    controlnets = {}
-    for seed, name in enumerate(controls):
-        torch.manual_seed(seed)
-        net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))
-        for p in net.parameters():  # the zero convolutions would hide a control that is not passed on
-            p.data += 0.05 * torch.randn_like(p)
-        controlnets[name] = net
-    return DiffusersScorer(
-        unet=unet,
-        vae=vae,
-        text_encoder=embedded.text_encoder,
-        tokenizer=embedded.tokenizer,
-        scheduler=DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type
-        ),
-        controlnets=controlnets,
-        **options,
-    )
 
 
 def test_the_embedded_model_keeps_the_contract(embedded):
