@@ -22,7 +22,7 @@ from distill3d.renderer import Renderer, example
 from distill3d.scorer import Scorer
 from distill3d.views import resize
 
-COLLAPSE = 0.3  # diversity below which a run counts as collapsed; docs/health.md has what decided it
+COLLAPSE = 0.35  # of `kept`, below which a run counts as collapsed; docs/health.md has what decided it
 SEEDS = tuple(range(100, 108))  # known by these numbers to `codes_of_seeds`; no step trains on them
 
 
@@ -43,16 +43,37 @@ class Health:
     diversity: float  # mean pairwise distance by that of the originals: 1 untouched, 0 all alike
     identity: float  # correlation of the pairwise distances with those of the originals, in [-1, 1]
     change: float  # mean distance from the own original, by the originals' mean pairwise distance: 0 untouched
+    kept: float  # share of the originals' differences that is still there: 1 untouched, 0 a mean head or other people
     terms: Mapping[str, TermHealth] = field(default_factory=dict)  # of `probe`, where it was asked
 
     def to_json(self) -> str:
-        """One line, with null for what is not finite: JSON has no NaN."""
-        return json.dumps(_plain(asdict(self)))
+        """One line, with null for what is not finite: JSON has no NaN; it also says whether that is a collapse."""
+        return json.dumps(_plain({**asdict(self), "collapsed": collapsed(self)}))
 
 
 def collapsed(health: Health) -> bool:
-    """Whether the subjects have become all but one; never where the originals are all equal."""
-    return health.diversity < COLLAPSE
+    """Whether the subjects' own differences are all but gone; never where the originals are all equal.
+
+    Not their diversity: in an over-driven run, heads that are nobody's differ by the noise that covers them.
+    """
+    return health.kept < COLLAPSE
+
+
+def kept_differences(now: Tensor, before: Tensor) -> float:
+    """How much of the originals' differences is left: sum of <d_ij, d0_ij> by sum of <d0_ij, d0_ij> over pairs i < j.
+
+    With d_ij = now_i - now_j: the slope of the pairwise differences on those of the originals. What a style adds to all
+    alike cancels; differences of another kind count nothing.
+
+    Args:
+        now, before: (S, ...) of the same S subjects in the same order.
+    Returns:
+        1 for no change, 0 where all became equal; NaN if the originals are all equal.
+    """
+    # Over all pairs, a sum of <x_i - x_j, y_i - y_j> is S times that of <x_i - mean, y_i - mean>.
+    x, y = ((t.double() - t.double().mean(0)).flatten() for t in (now, before))
+    norm = float(y @ y)
+    return float(x @ y) / norm if norm > 0 else math.nan
 
 
 class HealthCheck:
@@ -79,6 +100,7 @@ class HealthCheck:
             diversity=diversity_ratio(distances, base),
             identity=rsa(distances, base),
             change=moved / spread if spread > 0 else math.nan,
+            kept=kept_differences(now, before),
         )
 
     @cached_property

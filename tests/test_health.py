@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill3d.errors import ConfigError
-from distill3d.health import COLLAPSE, Health, HealthCheck, TermHealth, collapsed, probe
+from distill3d.health import COLLAPSE, Health, HealthCheck, TermHealth, collapsed, kept_differences, probe
 from distill3d.renderer import RunDefaults
 from distill3d.scorers.gaussian import GaussianScorer
 from tests.toys import ToyTriplane, toy
@@ -36,6 +36,7 @@ def test_an_untouched_renderer_is_as_diverse_and_the_same_people():
     assert health.diversity == pytest.approx(1, abs=1e-6)
     assert health.identity == pytest.approx(1, abs=1e-6)
     assert health.change == 0
+    assert health.kept == pytest.approx(1)
     assert not collapsed(health)
 
 
@@ -44,6 +45,7 @@ def test_a_mean_head_is_collapsed():
     assert health.diversity == pytest.approx(0, abs=1e-6)
     assert math.isnan(health.identity)  # of distances that are all equal
     assert health.change > 0
+    assert health.kept == pytest.approx(0, abs=1e-6)
     assert collapsed(health)
 
 
@@ -59,6 +61,7 @@ def test_an_equal_change_of_all_changes_them_and_leaves_them_apart():
     assert health.diversity == pytest.approx(1, abs=1e-3)
     assert health.identity == pytest.approx(1, abs=1e-3)
     assert health.change > 0.1
+    assert health.kept == pytest.approx(1, abs=1e-3)
 
 
 def test_subjects_that_change_places_are_as_diverse_and_other_people():
@@ -71,6 +74,7 @@ def test_subjects_that_change_places_are_as_diverse_and_other_people():
     assert health.diversity == pytest.approx(1, abs=1e-6)  # the same ten in another order
     assert abs(health.identity) < 0.5
     assert health.change > 0.5
+    assert collapsed(health)  # nobody is left, though everybody differs
 
 
 def test_the_original_is_looked_at_once_and_the_other_as_it_is_at_each_check():
@@ -96,11 +100,23 @@ def test_a_backbone_without_use_for_super_resolution_is_looked_at_before_it():
 
 def test_originals_that_are_all_equal_say_nothing():
     """A run on one photograph: whatever becomes of it, nothing collapsed."""
-    reference, trained = pair(MeanHead)
+    trained = pair(MeanHead)[1]
     health = HealthCheck(trained, trained, SCORER).check(0)
-    assert math.isnan(health.diversity) and math.isnan(health.change)
+    assert math.isnan(health.diversity) and math.isnan(health.change) and math.isnan(health.kept)
     assert not collapsed(health)
-    assert json.loads(health.to_json()) == {"step": 0, "diversity": None, "identity": None, "change": None, "terms": {}}
+    line = json.loads(health.to_json())
+    assert line == {
+        "step": 0, "diversity": None, "identity": None, "change": None, "kept": None, "terms": {}, "collapsed": False
+    }  # fmt: skip
+
+
+def test_what_is_kept_is_the_slope_of_the_pairwise_differences():
+    """Against the sum over pairs, written out."""
+    now, before = torch.randn(2, 6, 4, 3, 3, dtype=torch.float64)
+    pairs = [(i, j) for i in range(6) for j in range(i)]
+    inner = lambda x, y: sum(float(((x[i] - x[j]) * (y[i] - y[j])).sum()) for i, j in pairs)  # noqa: E731
+    assert kept_differences(now, before) == pytest.approx(inner(now, before) / inner(before, before))
+    assert kept_differences(0.4 * before + 7, before) == pytest.approx(0.4)
 
 
 def test_two_subjects_are_too_few():
@@ -109,11 +125,11 @@ def test_two_subjects_are_too_few():
 
 
 def test_the_line_is_json_with_all_numbers():
-    health = Health(3, 0.9, 0.8, 0.7, {"score": TermHealth(2.0, math.inf, {"grid": -0.5})})
+    health = Health(3, 0.9, 0.8, 0.7, 0.6, {"score": TermHealth(2.0, math.inf, {"grid": -0.5})})
     line = health.to_json()
     assert "\n" not in line
     assert json.loads(line)["terms"] == {"score": {"norm": 2.0, "snr": None, "cosines": {"grid": -0.5}}}
-    assert not collapsed(Health(0, COLLAPSE, 1.0, 1.0)) and collapsed(Health(0, COLLAPSE - 1e-6, 1.0, 1.0))
+    assert not collapsed(Health(0, 0.0, 0.0, 0.0, COLLAPSE)) and collapsed(Health(0, 1.0, 1.0, 1.0, COLLAPSE - 1e-6))
 
 
 class Noisy:

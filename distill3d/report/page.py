@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.files import write_text
-from distill3d.report.curves import curves_svg, read_metrics
+from distill3d.report.curves import curves_svg, read_metrics, spectrum_svg
+from distill3d.report.health import alarm, health_svg, terms_svg
 
 MIME = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
 SHOWN_PREVIEWS = 8
@@ -24,6 +25,7 @@ def write_report(folder: Path) -> Path:
         RunError: if it cannot be written.
     """
     config, records = _read_json(folder / "config.json"), read_metrics(folder / "metrics.jsonl")
+    health = read_metrics(folder / "health.jsonl")
     page = template("report.html.j2").render(
         config={**config, **{name: " ".join(_settings(config.get(name, {}))) for name in ("options", "anchors")}},
         state=_read_json(folder / "run.json"),
@@ -32,7 +34,11 @@ def write_report(folder: Path) -> Path:
         previews=_previews(folder / "previews"),
         evaluation=evaluation_table(_read_json(folder / "evaluation" / "evaluation.json")),
         evaluation_sheet=data_uri(folder / "evaluation" / "sheet.png"),
+        alarm=alarm(health),
+        health=health_svg(health),
+        terms=terms_svg(health),
         curves=curves_svg(records) if records else None,
+        spectrum=spectrum_svg(records),
         summary=summary(records),
         versions=_read_json(folder / "versions.json"),
         licences=_read_json(folder / "licences.json"),

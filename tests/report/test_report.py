@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from distill3d.errors import RunError, ShapeError
-from distill3d.report.curves import curves_svg, read_metrics
+from distill3d.report.curves import curves_svg, read_metrics, spectrum_svg
 from distill3d.report.page import write_report
 from distill3d.report.pictures import before_after_sheet, contact_sheet, save_picture, to_uint8
 from distill3d.report.turntable import save_turntable
@@ -172,3 +172,73 @@ def test_a_picture_that_cannot_be_encoded_leaves_the_old_one(tmp_path):
         save_picture(Image.new("F", (4, 4)), tmp_path / "sheet.png")
     assert os.listdir(tmp_path) == ["sheet.png"]
     assert Image.open(tmp_path / "sheet.png").getpixel((0, 0)) == (1, 2, 3)
+
+
+def checks(*kept):
+    """Lines of health.jsonl, every hundred steps."""
+    probed = {name: {"norm": 2.0, "snr": 0.5, "cosines": {other: 0.1}} for name, other in ("ab", "ba")}
+    return [
+        {
+            "step": 100 * i,
+            "kept": k,
+            "diversity": k,
+            "identity": k,
+            "change": 1 - k,
+            "collapsed": k < 0.3,
+            "terms": probed,
+        }
+        for i, k in enumerate(kept)
+    ]
+
+
+def page_with(run_folder, lines):
+    (run_folder / "health.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return write_report(run_folder).read_text(encoding="utf-8")
+
+
+def test_a_healthy_run_has_its_health_drawn_and_no_alarm(run_folder):
+    page = page_with(run_folder, checks(1.0, 0.8))
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles.index("Health") < titles.index("Curves") < titles.index("Terms")
+    assert 'class="alarm"' not in page
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ((1.0, 0.2, 0.1), "collapsed at step 100: its subjects kept 20% of what told them apart."),
+        ((1.0, 0.2, 0.9), "collapsed at step 100: its subjects kept 20% of what told them apart, and recovered: 90%"),
+    ],
+)
+def test_a_collapse_is_said_at_the_top_of_the_page(run_folder, kept, said):
+    page = page_with(run_folder, checks(*kept))
+    assert said in page
+    assert page.index(said) < page.index("<img")
+
+
+def test_a_health_of_nothing_but_nulls_is_drawn(run_folder):
+    """As of a run on one photograph, which has no pairs."""
+    line = {"step": 0, "diversity": None, "identity": None, "change": None, "kept": None, "collapsed": False}
+    assert "<h2>Health</h2>" in page_with(run_folder, [line, {**line, "step": 5}])
+
+
+def test_the_shares_of_the_singular_values_are_drawn_where_a_term_has_them(run_folder):
+    figures = {f"grid/spectrum{i}": share for i, share in enumerate((0.6, 0.2, 0.15, 0.05))}
+    records = [{**record, "figures": figures if record["step"] % 2 == 0 else {}} for record in metrics(*range(5))]
+    (run_folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert "<h2>Spectrum of the guidance</h2>" in write_report(run_folder).read_text(encoding="utf-8")
+
+
+def test_the_areas_of_the_spectrum_fill_the_drawing_when_the_shares_sum_to_one(monkeypatch):
+    from matplotlib.axes import Axes
+
+    stacked = []
+    monkeypatch.setattr(Axes, "stackplot", lambda self, steps, rows, **named: stacked.append((list(steps), rows)))
+    shares = (0.6, 0.2, 0.15, 0.05)
+    figures = {f"score/spectrum{i}": share for i, share in enumerate(shares)}
+    monkeypatch.setattr(Axes, "legend", lambda self, **named: None)  # of nothing, since nothing is drawn
+    spectrum_svg([{"step": 3 * i, "figures": figures} for i in range(4)])
+    ((steps, rows),) = stacked
+    assert steps == [0, 3, 6, 9]
+    assert np.allclose(np.sum(rows, 0), 1)
+    assert np.allclose([row[0] for row in rows], shares)
