@@ -27,11 +27,16 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
-        if full:
+        if _is_full(error):
             raise RunError(f"The disk is full: {path} was not written. What was saved before is intact.") from error
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"Cannot write {path}: {reason}. Choose another place with --out.") from error
+
+
+def _is_full(error: Exception) -> bool:
+    """The disk, or what this user may have of it; safetensors tells the number in its text alone."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"os error {number}" in str(error) for number in full)
 
 
 @contextmanager
@@ -40,30 +45,38 @@ def written_aside(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.part{os.getpid()}{path.suffix}")
     with storing(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             yield aside
             _sync(aside)
             os.replace(aside, path)
+            _sync_folder(path.parent)
         finally:
             aside.unlink(missing_ok=True)
 
 
 @contextmanager
 def folder_written_aside(path: Path) -> Iterator[Path]:
-    """The same for a folder of files; an older one of that name is replaced."""
+    """The same for a folder of files; an older one of that name is replaced.
+
+    A kill while it is replaced can leave the older one as .NAME.oldPID, whole, and none called NAME.
+    """
     aside, older = (path.with_name(f".{path.name}.{kind}{os.getpid()}") for kind in ("part", "old"))
     with storing(path):
         try:
             shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
+            _make_folder(path.parent)
+            aside.mkdir()
             yield aside
             for file in aside.iterdir():
                 _sync(file)
+            _sync_folder(aside)
             if path.exists():
                 os.replace(path, older)
             os.replace(aside, path)
-            _sync(path.parent)
+            _sync_folder(path.parent)
         finally:
+            if older.exists() and not path.exists():  # the second rename failed
+                os.replace(older, path)
             shutil.rmtree(aside, ignore_errors=True)
             shutil.rmtree(older, ignore_errors=True)
 
@@ -83,6 +96,14 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _make_folder(path: Path) -> None:
+    """With those above it; their names are on the disk when this returns."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
 def _sync(path: Path) -> None:
     """To the disk, not only to the system's memory."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -90,3 +111,12 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """The names in a folder, so that a rename outlives a loss of power; some systems and shares cannot do that."""
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EISDIR):
+            raise
