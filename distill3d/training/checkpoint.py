@@ -37,8 +37,8 @@ from distill3d.training.index import (
     read_index,
     read_json,
 )
-from distill3d.training.snapshot import files_of, fitting_tensors, read_snapshot, restore
 from distill3d.training.snapshot import WEIGHTS as WEIGHTS
+from distill3d.training.snapshot import files_of, fitting_tensors, read_snapshot, restore
 from distill3d.training.snapshot import load_tensors as load_tensors
 from distill3d.training.trainer import Trainer
 
