@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -75,6 +76,26 @@ class Scorer(nn.Module, ABC):
     def unknown_words(self, prompt: str) -> list[str]:
         """Words of the prompt that this scorer was never taught. A full-size text encoder knows them all."""
         return []
+
+
+@dataclass(frozen=True)
+class Economy:
+    """What a scorer does to need less memory. Nothing of it changes what comes out, but for the last bits."""
+
+    recompute_encoder: bool = False  # activations of `encode` are computed again in its backward, picture by picture
+    sliced_decoder: bool = False  # `decode` takes one picture at a time
+    branches_apart: bool = False  # `predict_noise` takes one branch at a time
+    offload: bool = False  # weights that are not in use wait in main memory
+
+
+class Economical(ABC):
+    """A capability of a scorer: to spend time in order to save memory."""
+
+    economy: Economy = Economy()  # as it is now
+
+    @abstractmethod
+    def economise(self, economy: Economy) -> None:
+        """From now on do this, and only this. Called when the scorer is where it stays: on its device, in its dtype."""
 
 
 def encode_at_unit_scale(scorer: Scorer, images: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill3d.errors import ConfigError
+from distill3d.scorers.economy import recomputed
 
 SD_SCALING = 0.18215  # of the latents of Stable Diffusion 1 and 2, which TAESD was taught
 XL_SIZE = 1024  # pixels; VAEs made for such pictures leave the range of half precision
@@ -35,11 +37,18 @@ def pixels_of_a_latent(config: Any) -> int:
     return int(2 ** (len(config["block_out_channels"]) - 1))
 
 
-def encode(vae: Any, images: Tensor, noise: Tensor | None) -> Tensor:
+def encode(vae: Any, images: Tensor, noise: Tensor | None, recompute: bool = False) -> Tensor:
     """(B, 3, H, W) in [-1, 1] to latents at the scale that the UNet knows, in float32 at least.
 
     A tiny autoencoder's posterior is a point, so that `noise` changes nothing.
+
+    Args:
+        recompute: keep little for the backward: pictures one by one, and only the inputs of the encoder's blocks.
     """
+    if recompute and images.requires_grad and torch.is_grad_enabled():
+        rows = zip(images.split(1), noise.split(1) if noise is not None else [None] * len(images))
+        with recomputed(_encoder_blocks(vae.encoder)):
+            return torch.cat([encode(vae, image, drawn) for image, drawn in rows])
     encoded = vae.encode(images.to(_dtype(vae)))
     if hasattr(encoded, "latents"):
         latents = _full(encoded.latents)
@@ -51,8 +60,27 @@ def encode(vae: Any, images: Tensor, noise: Tensor | None) -> Tensor:
     return (latents - _shift(vae)) * vae.config.scaling_factor
 
 
-def decode(vae: Any, latents: Tensor) -> Tensor:
-    """Latents at the UNet's scale to pictures (B, 3, H, W) in about [-1, 1]."""
+def _encoder_blocks(encoder: Any) -> Iterator[nn.Module]:
+    """The smallest that are worth computing again: residual blocks, attentions, downsamplings.
+
+    diffusers' own checkpointing takes all residual blocks of a size together: of the largest size, half of the whole.
+    """
+    if not hasattr(encoder, "down_blocks"):  # a tiny one: convolutions, which keep nothing, and residual blocks
+        yield from (layer for layer in encoder.layers if not isinstance(layer, nn.Conv2d))
+        return
+    for level in (*encoder.down_blocks, encoder.mid_block):
+        for kind in ("resnets", "attentions", "downsamplers"):
+            yield from (block for block in getattr(level, kind, None) or () if block is not None)
+
+
+def decode(vae: Any, latents: Tensor, sliced: bool = False) -> Tensor:
+    """Latents at the UNet's scale to pictures (B, 3, H, W) in about [-1, 1].
+
+    Args:
+        sliced: picture by picture. Tiles of a picture would show their seams.
+    """
+    if sliced and len(latents) > 1:
+        return torch.cat([decode(vae, one) for one in latents.split(1)])
     scaled = latents / vae.config.scaling_factor + _shift(vae)
     return vae.decode(scaled.to(_dtype(vae))).sample
 

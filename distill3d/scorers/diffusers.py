@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,17 @@ from distill3d.cameras import Cameras
 from distill3d.errors import ConfigError, WeightsError
 from distill3d.precision import dtype_of
 from distill3d.schedule import Schedule
-from distill3d.scorer import NO_CONTROLS, Scorer
+from distill3d.scorer import NO_CONTROLS, Economical, Economy, Scorer
 from distill3d.scorers import autoencoder
+from distill3d.scorers.branches import DiffusersCondition, Stack, add_residuals, controls_of, stacked
+from distill3d.scorers.economy import Offload
 from distill3d.scorers.loading import known_words, load_part, no_loading_bars, unknown_settings_allowed
 from distill3d.scorers.published import CONTROLNETS, MODEL, TINY_AUTOENCODER, how_to_get
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class DiffusersCondition:
-    """B text embeddings (B, L, D) and the control pictures (B, 3, H, W) by name."""
-
-    embeddings: Tensor
-    controls: Mapping[str, Tensor]
-
-
-class DiffusersScorer(Scorer):
+class DiffusersScorer(Scorer, Economical):
     """UNet, VAE, text encoder and any number of ControlNets of one model, frozen.
 
     Noise- and v-prediction. All branches go through the networks in one batched pass.
@@ -79,6 +72,7 @@ class DiffusersScorer(Scorer):
         self.controls = tuple(self.controlnets)
         self._embedded: dict[str, Tensor] = {}
         self._words: frozenset[str] | None = None
+        self._offload: Offload | None = None
 
     def _arrange(self) -> DiffusersScorer:
         """Every network in its dtype and layout; float32 networks keep the layout they were loaded in."""
@@ -127,7 +121,24 @@ class DiffusersScorer(Scorer):
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return self._offload.device if self._offload else next(self.unet.parameters()).device
+
+    def economise(self, economy: Economy) -> None:
+        """See `Economical`. `offload` has no effect on a CPU, whose memory is the main one."""
+        if self._offload:
+            self._offload.end()
+            self._offload = None
+        self.economy = economy
+        if economy.offload and Offload.helps(self.device):
+            controls = {f"controlnets.{name}": net for name, net in self.controlnets.items()}
+            parts = {"text_encoder": self.text_encoder, "vae": self.vae, "unet": self.unet, **controls}
+            self._offload = Offload(parts, self.device)
+
+    def _part(self, name: str) -> Any:
+        """A network, on the device."""
+        if self._offload:
+            self._offload.bring(name)
+        return self.get_submodule(name)
 
     def condition(
         self,
@@ -155,7 +166,7 @@ class DiffusersScorer(Scorer):
             length = self.tokenizer.model_max_length
             tokens = self.tokenizer([prompt], padding="max_length", truncation=True, max_length=length)
             ids = torch.tensor(tokens.input_ids, device=self.device)
-            self._embedded[prompt] = self.text_encoder(ids)[0].to(self.dtype)
+            self._embedded[prompt] = self._part("text_encoder")(ids)[0].to(self.dtype)
         return self._embedded[prompt]
 
     def _warn_if_cut(self, prompt: str) -> None:
@@ -171,51 +182,43 @@ class DiffusersScorer(Scorer):
         return [word for word in words if word not in self._words]
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        return autoencoder.encode(self.vae, images.to(self.device), noise).to(images)
+        recompute = self.economy.recompute_encoder
+        latents = autoencoder.encode(self._part("vae"), images.to(self.device), noise, recompute)
+        if self._offload:
+            self._offload.bring_before_backward(latents, "vae")
+        return latents.to(images)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return autoencoder.decode(self.vae, latents.to(self.device)).to(latents)
+        pictures = autoencoder.decode(self._part("vae"), latents.to(self.device), self.economy.sliced_decoder)
+        if self._offload:
+            self._offload.bring_before_backward(pictures, "vae")
+        return pictures.to(latents)
 
     @torch.no_grad()
     def predict_noise(
         self, noisy: Tensor, timestep: Tensor, conditions: Mapping[str, DiffusersCondition]
     ) -> dict[str, Tensor]:
         predictions: dict[str, Tensor] = {}
-        for group in _by_controls(conditions):
-            stacked = self._forward(noisy, timestep, [conditions[name] for name in group])
-            predictions.update(zip(group, stacked.to(noisy).chunk(len(group))))
+        given, t = noisy.to(self.device, self.dtype), timestep.to(self.device)
+        stacks = stacked(given, t, conditions, self.economy.branches_apart)
+        for stack, residuals in zip(stacks, self._residuals(stacks)):
+            output = self._part("unet")(stack.noisy, stack.timestep, stack.text, **residuals).sample
+            predictions.update(zip(stack.names, output.to(noisy).chunk(len(stack.names))))
         if self.prediction_type == "v_prediction":
             signal, sigma = (f(timestep).to(noisy) for f in (self.schedule.signal, self.schedule.noise))
             predictions = {name: signal * v + sigma * noisy for name, v in predictions.items()}
         return {name: predictions[name] for name in conditions}
 
-    def _forward(self, noisy: Tensor, timestep: Tensor, conditions: Sequence[DiffusersCondition]) -> Tensor:
-        """All branches that share their ControlNets in one batch: (len(conditions) * B, C, h, w)."""
-        n = len(conditions)
-        x = noisy.to(self.device, self.dtype).repeat(n, 1, 1, 1)
-        t = timestep.to(self.device).repeat(n)
-        text = torch.cat([condition.embeddings for condition in conditions])
-        residuals: dict[str, Any] = {}
-        for name in conditions[0].controls:
-            picture = torch.cat([condition.controls[name] for condition in conditions])
-            down, mid = self.controlnets[name](x, t, text, picture, return_dict=False)
-            residuals = _add_residuals(residuals, down, mid)
-        return self.unet(x, t, text, **residuals).sample
-
-
-def _by_controls(conditions: Mapping[str, DiffusersCondition]) -> list[list[str]]:
-    """Branches that use the same ControlNets; usually one group."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name, condition in conditions.items():
-        groups.setdefault(tuple(condition.controls), []).append(name)
-    return list(groups.values())
-
-
-def _add_residuals(residuals: dict[str, Any], down: Sequence[Tensor], mid: Tensor) -> dict[str, Any]:
-    if residuals:
-        down = [a + b for a, b in zip(residuals["down_block_additional_residuals"], down)]
-        mid = residuals["mid_block_additional_residual"] + mid
-    return {"down_block_additional_residuals": list(down), "mid_block_additional_residual": mid}
+    def _residuals(self, stacks: Sequence[Stack]) -> list[dict[str, Any]]:
+        """What the ControlNets add in the UNet, for each stack. All before the UNet, each network brought once."""
+        residuals: list[dict[str, Any]] = [{} for _ in stacks]
+        for name in controls_of(stacks):
+            net = self._part(f"controlnets.{name}")
+            for i, stack in enumerate(stacks):
+                if name in stack.controls:
+                    given = (stack.noisy, stack.timestep, stack.text, stack.controls[name])
+                    residuals[i] = add_residuals(residuals[i], *net(*given, return_dict=False))
+        return residuals
 
 
 def _load_tiny_autoencoder(source: str, fast: bool | str) -> Any:
