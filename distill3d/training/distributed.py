@@ -68,6 +68,12 @@ class SeveralShare(Share):
         self.names += new
         return _figures(new, vector.tolist())
 
+    def agree(self, wish: bool) -> bool:
+        """See `Share.agree`."""
+        vote = torch.tensor([int(wish)])
+        add_up(vote)
+        return bool(vote.item())
+
 
 class SubjectShare(SeveralShare):
     """Each process has a part of the batch's subjects, as equal as can be, and all that belongs to them."""
@@ -151,17 +157,17 @@ def started_processes() -> int:
     return world
 
 
-def device_of_process(device: str) -> str:
+def own_device(device: str) -> str:
     """What --device means in this process: "cuda" is one GPU for each.
 
     Raises:
         ConfigError: for a device that several processes cannot share, or fewer GPUs than processes.
     """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
     if started_processes() == 1 or device == "cpu":
         return device
-    if device != "cuda":
+    if device not in ("cuda", "cuda:0", f"cuda:{local}"):  # cuda:0 is what the first process writes down
         raise ConfigError(f"Several processes run on --device cpu, or cuda with one GPU for each; got {device!r}.")
-    local = int(os.environ.get("LOCAL_RANK", "0"))
     if local >= torch.cuda.device_count():
         raise ConfigError(f"Process {local} of this machine needs a GPU of its own; here are {_gpus()}.")
     return f"cuda:{local}"
@@ -172,7 +178,7 @@ def start_share(split: str = "subjects", device: str = "cpu", *, timeout: timede
 
     Args:
         split: "subjects" or "views".
-        device: as in the config; `device_of_process` says which one it is here.
+        device: as in the config; `own_device` says which one it is here.
         timeout: how long to wait for the others, now and at each exchange.
     Raises:
         RunError: if the others do not come, or are not as many as `distill3d launch` was asked for.
@@ -183,7 +189,7 @@ def start_share(split: str = "subjects", device: str = "cpu", *, timeout: timede
     world = started_processes()
     if world == 1:
         return Share()
-    device = device_of_process(device)
+    device = own_device(device)
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.set_device(device)
