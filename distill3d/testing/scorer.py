@@ -9,10 +9,11 @@ import torch.nn.functional as F
 
 from distill3d.errors import ConfigError
 from distill3d.schedule import Schedule
-from distill3d.scorer import Scorer
+from distill3d.scorer import Economical, Scorer
 from distill3d.testing.contract import (
     NotApplicable,
     Report,
+    computing_dtype,
     difference,
     expect,
     expect_finite,
@@ -20,6 +21,7 @@ from distill3d.testing.contract import (
     expect_shape,
     run_checks,
 )
+from distill3d.testing.economy_checks import economies_change_nothing, every_timestep_is_told_apart
 from distill3d.testing.scorer_bench import ScorerBench
 
 PROMPTS = ("Portrait of a zombie", "Pencil sketch portrait")
@@ -38,7 +40,13 @@ def check_scorer(scorer: Scorer, *, prompts: Sequence[str] = PROMPTS, tolerance:
     """
     expect(len(prompts) >= 2, "check_scorer", "two prompts", repr(prompts))
     expect(isinstance(scorer, Scorer), "The scorer", "a distill3d.scorer.Scorer", type(scorer).__name__)
-    return run_checks(type(scorer).__name__, CHECKS, ScorerBench(scorer, tuple(prompts[:2]), tolerance))
+    half = computing_dtype(scorer) in (torch.float16, torch.bfloat16)
+    checks = (
+        *CHECKS,
+        *([every_timestep_is_told_apart] if half else []),
+        *([economies_change_nothing] if isinstance(scorer, Economical) else []),
+    )
+    return run_checks(type(scorer).__name__, checks, ScorerBench(scorer, tuple(prompts[:2]), tolerance))
 
 
 def declares_itself(bench: ScorerBench) -> None:
