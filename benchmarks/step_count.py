@@ -1,0 +1,88 @@
+"""The released schedule and our methods' steps, counted on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from released_step import AlexDistance, DepthAnything, ReleasedStep
+from step_meter import Meter, Tally, Unseen, plain
+from step_models import FROZEN, make_renderer, make_scorer, watch_renderer, watch_scorer
+
+from distill3d.draws import Draws
+from distill3d.methods import build_method
+from distill3d.plugins import registry
+from distill3d.renderer import frozen_copy
+from distill3d.scorers.architectures import Size
+from distill3d.styles import CATALOGUE
+from distill3d.training.trainer import Trainer
+
+STYLE = CATALOGUE["werewolf"]
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {  # name to method and options
+    "ld-released": ("ld-released", {}),
+    "ld": ("ld", {"path": "noise"}),
+    "ld --fast": ("ld", {"path": "noise"}),
+}
+Tallies = dict[str, Tally]
+
+
+def make_trainer(
+    name: str, size: Size, device: str, renderer: Any = None, scorer: Any = None, **options: Any
+) -> Trainer:
+    """A trainer of one of `METHODS` on the published backbone's defaults."""
+    method, settings = METHODS[name]
+    renderer = renderer or make_renderer(size, device)
+    scorer = scorer or make_scorer(size, device, fast=name.endswith("--fast"))
+    factory = registry().find("method", method).load()
+    built = build_method(method, factory, scorer, STYLE, renderer.defaults, settings)
+    options = {"rerender": renderer.defaults.rerender, **options}
+    return Trainer(renderer, built, batch=renderer.defaults.batch, **options)
+
+
+def scorer_of(trainer: Trainer) -> Any:
+    return next(iter(trainer.method.terms.values())).term.denoising.scorer  # type: ignore[attr-defined]
+
+
+def metered(step: Callable[[], Any], meter: Meter) -> Tallies:
+    """What the second of two steps does: the first knows no step before it."""
+    with Unseen():
+        step()
+        meter.parts.clear()
+        with meter:
+            step()
+    return dict(meter.parts)
+
+
+def count_method(name: str, size: Size) -> Tallies:
+    """A whole step of `Trainer`, Adam's included."""
+    with Unseen():
+        trainer = make_trainer(name, size, "meta")
+    meter, scorer = Meter(), scorer_of(trainer)
+    plain(scorer)
+    watch_renderer(meter, trainer.renderer)  # type: ignore[arg-type]
+    watch_renderer(meter, trainer.reference, FROZEN)  # type: ignore[arg-type]
+    watch_scorer(meter, scorer)
+    return metered(trainer.step, meter)
+
+
+def count_released(size: Size) -> Tallies:
+    """The released schedule. The table that it is checked against lists no background network; this has none."""
+    renderer = make_renderer(size, "meta", reference=True, background="none")
+    trained = renderer.trainable()
+    reference = frozen_copy(renderer, [*trained.values(), *renderer.generator.decoder.parameters()])
+    for parameter in (*trained.values(), *renderer.generator.decoder.parameters()):  # the decoder's for nothing
+        parameter.requires_grad_(True)
+    scorer = make_scorer(size, "meta")
+    with torch.device("meta"):
+        depth, distance = DepthAnything(), AlexDistance()
+    plain(scorer, depth)
+    meter = Meter()
+    watch_renderer(meter, renderer)
+    watch_renderer(meter, reference, FROZEN)
+    watch_scorer(meter, scorer)
+    meter.watch(depth, "forward", "Depth Anything", len)
+    meter.watch(distance, "forward", "LPIPS", lambda one, _: len(one))
+    step = ReleasedStep(renderer, reference, scorer, STYLE.prompt, depth=depth, perceptual=distance)
+    scene = {name: entry.detach() for name, entry in renderer.scene(renderer.codes_of_seeds([0])).items()}
+    return metered(lambda: step.gradients(Draws(0, 1, (0,)), (scene, scene)), meter)
