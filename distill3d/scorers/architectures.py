@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from distill3d.errors import ConfigError
@@ -97,21 +97,6 @@ class NumberedWords:
         return " ".join(map(str, ids))
 
 
-class TinyEncoding(nn.Module):
-    """A VAE whose encoder is another's: a tiny one without a posterior."""
-
-    def __init__(self, vae: Any, tiny: Any):
-        super().__init__()
-        self.vae, self.tiny, self.config = vae, tiny, vae.config
-
-    def encode(self, images: Tensor) -> Any:
-        mean = self.tiny.encode(images).latents / self.config.scaling_factor
-        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=torch.zeros_like(mean)))
-
-    def decode(self, latents: Tensor) -> Any:
-        return self.vae.decode(latents)
-
-
 def sd15(
     size: Size = "full",
     *,
@@ -125,7 +110,7 @@ def sd15(
     Args:
         size: "full" for 512 px; "reduced" has half of every width and looks at 256 px.
         controlnets: the names of the control pictures, each with a network of its own.
-        fast: the tiny autoencoder (TAESD) encodes instead of the VAE.
+        fast: the tiny autoencoder (TAESD) instead of the VAE.
         device: "meta" for shapes alone.
     Raises:
         ConfigError: for another size.
@@ -135,12 +120,10 @@ def sd15(
     with _random_weights(dtype, device):
         nets: dict[str, Any] = {
             "unet": UNet2DConditionModel(**sized(UNET, size)),
-            "vae": AutoencoderKL(**sized(VAE, size)),
+            "vae": AutoencoderTiny(**sized(TINY_AUTOENCODER, size)) if fast else AutoencoderKL(**sized(VAE, size)),
             "text_encoder": CLIPTextModel(CLIPTextConfig(**sized(TEXT, size))),
         }
         controls = {name: _controlnet(size) for name in controlnets}
-        if fast:
-            nets["vae"] = TinyEncoding(nets["vae"], AutoencoderTiny(**sized(TINY_AUTOENCODER, size)))
     return DiffusersScorer(
         **nets, tokenizer=NumberedWords(), scheduler=DDIMScheduler(**SCHEDULE), controlnets=controls, dtype=dtype
     )
