@@ -1,15 +1,33 @@
-"""The arithmetic of a scorer's networks, by name. Imports torch only when asked what a device can do."""
+"""The arithmetic of a scorer's networks, by name. Imports torch only when asked what a name means on a device."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from distill3d.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+_DTYPES = {
+    # the UNet's and ControlNets' and text encoder's, then the autoencoder's
+    "float32": ("float32", "float32"),
+    "half": ("float16", "bfloat16"),
+    "bfloat16": ("bfloat16", "bfloat16"),
+    "float16": ("float16", "float32"),
+}
+PRECISIONS = tuple(_DTYPES)
+
+
+class Dtypes(NamedTuple):
+    """What networks compute in, whatever they are given and return.
+
+    The difference of two branches, which guidance multiplies by 7.5, needs float16's eleven bits; no gradient goes
+    through these networks. One goes through the autoencoder's encoder, and needs bfloat16's range.
+    """
+
+    networks: torch.dtype  # UNet, ControlNets, text encoder
+    autoencoder: torch.dtype
 
 
 def check_precision(precision: str) -> None:
@@ -21,8 +39,8 @@ def check_precision(precision: str) -> None:
         )
 
 
-def dtype_of(precision: str) -> torch.dtype:
-    """The dtype of that name.
+def dtypes_of(precision: str) -> Dtypes:
+    """What that name means.
 
     Raises:
         ConfigError: if it is not one of `PRECISIONS`.
@@ -30,14 +48,13 @@ def dtype_of(precision: str) -> torch.dtype:
     import torch
 
     check_precision(precision)
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+    return Dtypes(*(getattr(torch, name) for name in _DTYPES[precision]))
 
 
 def best_precision(device: str) -> str:
-    """What a run on this device uses unless told otherwise: bfloat16 on a GPU that computes in it, else float32.
+    """What a run on this device uses unless told otherwise: half on a GPU that has bfloat16, else float32.
 
-    float16 is never chosen: it must be asked for, since its networks can overflow. On a CPU half precision is not
-    always faster, and published tables are float32's.
+    On a CPU half precision is not always faster, and published tables are float32's.
     """
     import torch
 
@@ -45,4 +62,4 @@ def best_precision(device: str) -> str:
     if where.type != "cuda" or not torch.cuda.is_available():
         return "float32"
     with torch.cuda.device(where):
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        return "half" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"

@@ -15,17 +15,17 @@ SD_SCALING = 0.18215  # of the latents of Stable Diffusion 1 and 2, which TAESD 
 XL_SIZE = 1024  # pixels; VAEs made for such pictures leave the range of half precision
 
 
-def dtype_of_vae(config: Any, dtype: torch.dtype) -> torch.dtype:
-    """What an autoencoder computes in where the other networks compute in `dtype`.
+def dtype_of_vae(config: Any, wanted: torch.dtype) -> torch.dtype:
+    """What an autoencoder computes in where `wanted` is asked for.
 
-    Gradients go through its encoder, and float16's smallest number is 6e-8: it stays in float32 there. bfloat16 has
-    float32's range, and keeps a VAE's gradient to a cosine above .999. SDXL's VAE stays in float32 there too, and so
-    does a tiny autoencoder, which costs next to nothing: its ReLUs switch where activations are rounded.
+    Gradients go through its encoder, and float16's smallest number is 6e-8: float32 takes its place. bfloat16 has
+    float32's range, and keeps the gradient of a VAE to a cosine above .999. SDXL's VAE computes in float32 there, too,
+    and so does a tiny autoencoder, which costs next to nothing: its ReLUs switch where activations are rounded.
     """
     large = bool(config.get("force_upcast")) and (config.get("sample_size") or 0) >= XL_SIZE
-    if dtype == torch.float16 or (dtype == torch.bfloat16 and (large or _is_tiny(config))):
+    if wanted == torch.float16 or (wanted == torch.bfloat16 and (large or _is_tiny(config))):
         return torch.float32
-    return dtype
+    return wanted
 
 
 def _is_tiny(config: Any) -> bool:

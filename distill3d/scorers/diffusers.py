@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from distill3d.cameras import Cameras
 from distill3d.errors import ConfigError, WeightsError
-from distill3d.precision import dtype_of
+from distill3d.precision import dtypes_of
 from distill3d.schedule import Schedule
 from distill3d.scorer import NO_CONTROLS, Economical, Economy, Scorer
 from distill3d.scorers import autoencoder
@@ -35,7 +35,9 @@ class DiffusersScorer(Scorer, Economical):
         vae: AutoencoderKL, or an AutoencoderTiny, whose posterior is a point: `encode` then ignores its noise.
         controlnets: by the name of the control picture that each was taught, such as "depth".
         dtype: of the networks: float32, bfloat16 or float16; float32 goes in and comes out. Half precision lays the
-            networks out channels-last, and leaves in float32 a VAE that it would spoil; see `autoencoder.dtype_of_vae`.
+            networks out channels-last.
+        vae_dtype: of the autoencoder, None for `dtype`; float32 in its place where it would spoil the gradient, see
+            `autoencoder.dtype_of_vae`.
     """
 
     unet: Any  # diffusers' and transformers' classes, which type checkers see through `nn.Module` only
@@ -52,12 +54,13 @@ class DiffusersScorer(Scorer, Economical):
         scheduler: Any,
         controlnets: Mapping[str, nn.Module] | None = None,
         dtype: torch.dtype = torch.float32,
+        vae_dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
         self.controlnets = nn.ModuleDict(dict(controlnets or {}))
         self.dtype = dtype
-        self._arrange().requires_grad_(False).eval()
+        self._arrange(autoencoder.dtype_of_vae(vae.config, vae_dtype or dtype)).requires_grad_(False).eval()
         self.prediction_type = scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ConfigError(f"A scorer predicts noise (epsilon) or v_prediction, this one {self.prediction_type!r}.")
@@ -74,11 +77,11 @@ class DiffusersScorer(Scorer, Economical):
         self._words: frozenset[str] | None = None
         self._offload: Offload | None = None
 
-    def _arrange(self) -> DiffusersScorer:
+    def _arrange(self, vae_dtype: torch.dtype) -> DiffusersScorer:
         """Every network in its dtype and layout; float32 networks keep the layout they were loaded in."""
         for name, part in self.named_children():
-            dtype = autoencoder.dtype_of_vae(self.vae.config, self.dtype) if name == "vae" else self.dtype
-            nn.Module.to(part, dtype)  # diffusers' own `to` warns of layers that need float32, also where none does
+            # diffusers' own `to` warns of layers that need float32, also where none does
+            nn.Module.to(part, vae_dtype if name == "vae" else self.dtype)
             if self.dtype in (torch.float16, torch.bfloat16):
                 nn.Module.to(part, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
@@ -104,7 +107,7 @@ class DiffusersScorer(Scorer, Economical):
             ConfigError: for another precision, or a tiny autoencoder that does not fit.
             WeightsError: for a part that is missing, damaged, or not to be had without a network.
         """
-        dtype = dtype_of(precision)
+        dtype, vae_dtype = dtypes_of(precision)
         places = dict(controlnets or {})
         with no_loading_bars():
             scorer = cls(
@@ -115,6 +118,7 @@ class DiffusersScorer(Scorer, Economical):
                 scheduler=load_part(DDIMScheduler, source, "scheduler"),
                 controlnets={name: load_part(ControlNetModel, places[name], None, dtype) for name in places},
                 dtype=dtype,
+                vae_dtype=vae_dtype,
             )
         scorer._words = known_words(source)
         return scorer.to(device)
@@ -241,7 +245,7 @@ def load_diffusers(
 
     Args:
         controlnets: name of a control picture to folder or Hub id.
-        precision: of the networks, "float32", "bfloat16" or "float16".
+        precision: of the networks, one of `distill3d.precision.PRECISIONS`.
         fast: True encodes and decodes by TAESD, a tiny autoencoder; a text names the folder or Hub id of another.
     """
     options: dict[str, Any] = {"device": device, "precision": precision, "fast": fast}

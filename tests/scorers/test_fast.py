@@ -12,7 +12,7 @@ import distill3d
 import distill3d.scorers.diffusers as diffusers_module
 import distill3d.scorers.published as published
 from distill3d.errors import ConfigError, WeightsError
-from distill3d.precision import dtype_of
+from distill3d.precision import dtypes_of
 from distill3d.scorers.diffusers import load_diffusers, load_tiny
 from distill3d.testing import check_scorer
 from tests.scorers.networks import encoded, small, smooth_pictures, tiny_autoencoder
@@ -59,11 +59,11 @@ def test_pictures_are_read_from_minus_one_to_one(folder):
     assert [float(x.mean()) for x in seen[0]] == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["half", "bfloat16", "float16"])
 def test_in_half_precision_it_stays_in_float32(folder, precision):
     """Its ReLUs would switch where activations are rounded: a tenth of the gradient on random weights."""
     scorer, images = load_diffusers(str(EMBEDDED), precision=precision, fast=folder), smooth_pictures(1, 64)
-    assert scorer.vae.dtype == torch.float32 and scorer.unet.dtype == dtype_of(precision)
+    assert scorer.vae.dtype == torch.float32 and scorer.unet.dtype == dtypes_of(precision).networks
     exact = encoded(load_diffusers(str(EMBEDDED), fast=folder), images)
     for got, expected in zip(encoded(scorer, images, cotangent=1e-8), exact):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)

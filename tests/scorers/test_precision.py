@@ -8,13 +8,13 @@ import torch.nn.functional as F
 
 import distill3d.precision as precision_module
 from distill3d.errors import ConfigError
-from distill3d.precision import PRECISIONS, best_precision, check_precision, dtype_of
+from distill3d.precision import PRECISIONS, best_precision, check_precision, dtypes_of
 from distill3d.scorers.autoencoder import dtype_of_vae
 from distill3d.scorers.diffusers import load_diffusers, load_tiny
 from distill3d.testing import check_scorer
 from tests.scorers.networks import encoded, predicted, small, smooth_pictures
 
-HALVES = ("bfloat16", "float16")
+HALVES = ("half", "bfloat16", "float16")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,8 @@ def layouts(scorer):
 
 
 def test_only_half_precision_lays_its_networks_out_channels_last_and_so_go_the_pictures(scorers):
-    assert {name: layouts(scorer) for name, scorer in scorers.items()} == {
-        "float32": {False},
-        "bfloat16": {True},
-        "float16": {True},
-    }
+    found = {name: layouts(scorer) for name, scorer in scorers.items()}
+    assert found == {"float32": {False}, "half": {True}, "bfloat16": {True}, "float16": {True}}
     seen = []
     hooks = [
         net.register_forward_hook(lambda m, a, out: seen.append(out.is_contiguous(memory_format=torch.channels_last)))
@@ -75,19 +72,43 @@ def test_only_half_precision_lays_its_networks_out_channels_last_and_so_go_the_p
     assert seen == [True, True]
 
 
-@pytest.mark.parametrize(("name", "vae"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float32")])
-def test_float16_keeps_the_autoencoder_in_float32_and_does_not_round_it(scorers, name, vae):
+@pytest.mark.parametrize(
+    ("name", "networks", "vae"),
+    [
+        ("float32", torch.float32, torch.float32),
+        ("half", torch.float16, torch.bfloat16),
+        ("bfloat16", torch.bfloat16, torch.bfloat16),
+        ("float16", torch.float16, torch.float32),
+    ],
+)
+def test_every_network_computes_in_its_own_and_what_stays_in_float32_is_not_rounded(scorers, name, networks, vae):
     scorer = scorers[name]
+    assert dtypes_of(name) == (networks, vae)
     dtypes = {part: {p.dtype for p in net.parameters()} for part, net in scorer.named_children()}
-    assert dtypes == {p: {dtype_of(vae if p == "vae" else name)} for p in dtypes}
+    assert dtypes == {part: {vae if part == "vae" else networks} for part in dtypes}
     kept = all(torch.equal(a, b) for a, b in zip(scorer.vae.parameters(), scorers["float32"].vae.parameters()))
-    assert kept == (vae == "float32")
+    assert kept == (vae == torch.float32)
+
+
+def test_the_guidance_difference_is_that_of_float32_in_half_and_not_in_bfloat16(scorers):
+    """What guidance multiplies by 7.5 is a small difference: bfloat16's eight bits are too few for it."""
+    far = {}
+    for name, scorer in scorers.items():
+        found = predicted(scorer, depth=smooth_pictures(2, 64).abs())
+        far[name] = found["prompt"] - found["empty"]
+    cosines = {name: cosine(far[name], far["float32"]) for name in HALVES}
+    assert cosines["half"] > 0.9995 and cosines["float16"] > 0.9995 and cosines["bfloat16"] < 0.9995, cosines
 
 
 def test_the_autoencoder_of_sdxl_is_never_rounded():
     half, full = torch.bfloat16, torch.float32
     published = {"force_upcast": True, "sample_size": 1024}
-    assert dtype_of_vae(published, half) == dtype_of_vae(published, torch.float16) == full
+    assert (
+        dtype_of_vae(published, half)
+        == dtype_of_vae(published, torch.float16)
+        == dtype_of_vae({}, torch.float16)
+        == full
+    )
     assert dtype_of_vae({**published, "force_upcast": False}, half) == half  # the one mended for half precision
     assert dtype_of_vae({**published, "sample_size": 512}, half) == half
     assert dtype_of_vae({}, half) == half
@@ -115,21 +136,21 @@ def test_a_v_prediction_is_turned_into_noise_in_float32(scorers):
 
 @pytest.mark.parametrize("load", [load_tiny, load_diffusers])
 def test_an_unknown_precision_is_named_before_anything_is_read(load):
-    with pytest.raises(ConfigError, match=r"float32, bfloat16 or float16, got 'half'"):
-        load(precision="half")
+    with pytest.raises(ConfigError, match=r"float32, half, bfloat16 or float16, got 'fp16'"):
+        load(precision="fp16")
     with pytest.raises(ConfigError, match="got 'fp8'"):
         check_precision("fp8")
 
 
 def test_nothing_is_said_while_a_model_is_rounded(caplog, capsys):
     with caplog.at_level(logging.WARNING):
-        load_tiny(precision="bfloat16")
+        load_tiny(precision="half")
     assert not caplog.records and not "".join(capsys.readouterr())
 
 
-def test_the_best_precision_is_bfloat16_on_a_gpu_that_has_it(monkeypatch):
+def test_the_best_precision_is_half_on_a_gpu_that_has_bfloat16(monkeypatch):
     assert best_precision("cpu") == best_precision("mps") == "float32"
-    for available, has, best in ((True, True, "bfloat16"), (True, False, "float32"), (False, True, "float32")):
+    for available, has, best in ((True, True, "half"), (True, False, "float32"), (False, True, "float32")):
         cuda = precision_cuda(monkeypatch, available, has)
         assert best_precision("cuda:1") == best
         assert cuda["asked of"] == (["cuda:1"] if available else [])
@@ -152,5 +173,5 @@ def precision_cuda(monkeypatch, available, has):
 
 
 def test_the_names_of_precisions_are_to_be_had_without_torch():
-    assert precision_module.PRECISIONS == ("float32", "bfloat16", "float16")
+    assert precision_module.PRECISIONS == ("float32", "half", "bfloat16", "float16")
     assert "torch" not in vars(precision_module)
