@@ -149,9 +149,9 @@ def probe(trainer: HasTermGradients, draws: int = 2) -> dict[str, TermHealth]:
         for name, gradient in gradients.items():
             sums.setdefault(name, _Sum()).add(gradient)
         for a, b in combinations(gradients, 2):
-            cosine = _cosine(gradients[a], gradients[b])
-            sums[a].cosines.setdefault(b, []).append(cosine)
-            sums[b].cosines.setdefault(a, []).append(cosine)
+            angle = cosine(gradients[a], gradients[b])
+            sums[a].cosines.setdefault(b, []).append(angle)
+            sums[b].cosines.setdefault(a, []).append(angle)
     return {name: each.health() for name, each in sums.items()}
 
 
@@ -198,7 +198,8 @@ def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     return sum(float((tensor.double() * b[name].double()).sum()) for name, tensor in a.items() if name in b)
 
 
-def _cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    """Of the angle between two gradients; NaN if one of them is 0."""
     length = math.sqrt(inner(a, a) * inner(b, b))
     return inner(a, b) / length if length > 0 else math.nan
 
