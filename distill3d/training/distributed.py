@@ -18,10 +18,10 @@ from torch import Tensor
 from distill3d.errors import ConfigError, RunError, UnknownNameError
 from distill3d.renderer import Render
 from distill3d.training.collectives import add_up, gather_rows, gather_text, share_out, together
+from distill3d.training.reports import ASKED
 from distill3d.training.share import Share, StepLog
 from distill3d.views import View
 
-ASKED = "DISTILL3D_PROCESSES"  # how many `distill3d launch` was asked for
 TIMEOUT = timedelta(minutes=10)  # how long a process waits for another: one may write a preview meanwhile
 
 PICTURES = tuple(f.name for f in fields(Render))
