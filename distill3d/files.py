@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -42,7 +43,8 @@ def _is_full(error: Exception) -> bool:
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """Give a temporary neighbour to write to; it takes the place of `path` in one step when the block succeeds."""
-    aside = path.with_name(f".{path.name}.part{os.getpid()}{path.suffix}")
+    aside = aside_of(path)
+    aside = aside.with_name(aside.name + path.suffix)
     with storing(path):
         try:
             _make_folder(path.parent)
@@ -60,7 +62,7 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
 
     A kill while it is replaced can leave the older one as .NAME.oldPID, whole, and none called NAME.
     """
-    aside, older = (path.with_name(f".{path.name}.{kind}{os.getpid()}") for kind in ("part", "old"))
+    aside, older = aside_of(path), path.with_name(f".{path.name}.old{os.getpid()}")
     with storing(path):
         try:
             shutil.rmtree(aside, ignore_errors=True)
@@ -81,6 +83,19 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
             shutil.rmtree(older, ignore_errors=True)
 
 
+def drop_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed left half-written in a folder and below; nobody may be writing there.
+
+    What `folder_written_aside` was about to replace stays where its successor did not come.
+    """
+    for path in [*folder.rglob(".*")]:
+        name = re.fullmatch(r"\.(.+)\.(part|old)\d+(\.\w+)?", path.name)
+        if name and (name[2] == "part" or path.with_name(name[1]).exists()):
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                path.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with written_aside(path) as aside:
@@ -94,6 +109,11 @@ def sha256(path: Path) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def aside_of(path: Path) -> Path:
+    """The name of what is not yet, or no more, the file or folder of that name."""
+    return path.with_name(f".{path.name}.part{os.getpid()}")
 
 
 def _make_folder(path: Path) -> None:

@@ -27,7 +27,7 @@ from torch import nn
 
 from distill3d.config import DistillConfig
 from distill3d.errors import RunError, WeightsError
-from distill3d.files import folder_written_aside, sha256
+from distill3d.files import aside_of, folder_written_aside, sha256
 from distill3d.training.index import (
     INDEX,
     SCHEMA,
@@ -92,7 +92,7 @@ def _drop_old(folder: Path, step: int, keep: int) -> None:
     for old in list_checkpoints(folder):
         if old.path not in kept:
             with suppress(OSError):  # renamed first: no kill leaves half of one under its name
-                os.replace(old.path, old.path.with_name(f".{old.path.name}.gone"))
+                os.replace(old.path, aside_of(old.path))
     for stale in folder.glob(".step-*"):  # and what a kill left half-written
         shutil.rmtree(stale, ignore_errors=True)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from distill3d.errors import RunError
-from distill3d.files import storing
+from distill3d.files import drop_leftovers, storing
 
 LOCK = ".lock"
 
@@ -21,14 +21,14 @@ LOCK = ".lock"
 def run_lock(folder: Path) -> Iterator[None]:
     """Keep other processes that ask for the same out of the folder inside the block.
 
-    The system holds the lock and drops it with the process, however that ends: the file that stays behind locks
-    nothing. It says who holds it, or was the last to.
+    What one that was killed left half-written there is deleted. The system holds the lock and drops it with the
+    process, however that ends: the file that stays behind locks nothing. It says who holds it, or was the last to.
 
     Raises:
         RunError: if another process holds it, naming that process, or if the folder cannot be written.
     """
     path = folder / LOCK
-    holder = _holder(path)  # before it is asked for: that can empty the file
+    was_held, holder = path.exists(), _holder(path)  # before it is asked for: that can empty the file
     lock = FileLock(path)
     with storing(path):
         try:
@@ -36,6 +36,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         except Timeout:
             raise RunError(f"{holder} is writing {folder}: wait until it ends, or stop it.") from None
     try:
+        if was_held:
+            drop_leftovers(folder)
         with suppress(OSError):  # a full disk: the lock holds without its note
             path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
         yield

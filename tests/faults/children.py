@@ -1,0 +1,146 @@
+"""Runs in processes of their own, that can be killed.
+
+Each is forked from a server that has imported everything, so that it begins within milliseconds.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers  # noqa: F401  the server imports what the embedded scorer will want
+import torch
+from safetensors.torch import save_file
+
+from distill3d import recipe
+from distill3d.errors import Distill3dError
+from distill3d.health import HealthCheck
+from distill3d.plugins import Offer, registry
+from distill3d.showcase import Showcase
+from distill3d.training import checkpoint, loop
+from distill3d.training.checkpoint import list_checkpoints
+from distill3d.training.loop import CHECKPOINTS, METRICS
+
+torch.set_num_threads(1)
+SYSTEM_CALLS = ("mkdir", "fsync", "replace", "unlink", "rmdir")  # of `os`, by which files and folders come and go
+
+
+@dataclass(frozen=True)
+class InSave:
+    """A kill inside a checkpoint write: at which of them, and before which of its calls; both count from 0."""
+
+    save: int
+    call: int
+
+
+def bare() -> None:
+    """Runs without pictures, and with the toy: for tests of what is kept, not of what is shown."""
+    registry().offers["backbone"]["toy"] = Offer("toy", "tests.toys:load_toy", "tests")
+    for name in ("preview", "sheet", "turntable"):
+        setattr(Showcase, name, lambda *_: None)
+    HealthCheck.check = lambda *_: None
+    recipe.write_report = lambda *_, **__: None
+
+
+def run(config, folder, kill: InSave | None = None, count: Path | None = None) -> None:
+    """Begin the run in `folder`, or continue it; end with 1 and the sentence for a user if it cannot.
+
+    Args:
+        count: a file for the number of calls in each checkpoint write.
+    """
+    bare()
+    _watch_saves(kill, count)
+    try:
+        if (folder / recipe.CONFIG).exists():
+            recipe.resume(folder)
+        else:
+            recipe.distill(config, folder)
+    except Distill3dError as error:
+        sys.exit(str(error))
+
+
+def _watch_saves(kill: InSave | None, count: Path | None) -> None:
+    """Count the calls of each checkpoint write; end the process in the midst of one."""
+    save_checkpoint, calls = loop.save_checkpoint, []
+    inside = False
+
+    def here() -> bool:
+        """Whether this call is the last."""
+        if not inside:
+            return False
+        calls[-1] += 1
+        return kill == InSave(len(calls) - 1, calls[-1] - 1)
+
+    def watched(*arguments, **options):
+        nonlocal inside
+        calls.append(0)
+        inside = True
+        try:
+            return save_checkpoint(*arguments, **options)
+        finally:
+            inside = False
+            if count is not None:
+                count.write_text(json.dumps(calls))
+
+    def mortal(real):
+        def call(*arguments, **options):
+            if here():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return call
+
+    def half_written(tensors, path):
+        last = here()
+        save_file(tensors, path)
+        if last:
+            os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.save_checkpoint, checkpoint.save_file = watched, half_written
+    for name in SYSTEM_CALLS:
+        setattr(os, name, mortal(getattr(os, name)))
+
+
+def start(target, *arguments) -> multiprocessing.process.BaseProcess:
+    """A process that calls `target`, forked from the server."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def ended(target, *arguments) -> int:
+    """The exit code of such a process, when it has ended."""
+    process = start(target, *arguments)
+    process.join()
+    return process.exitcode
+
+
+def is_midway(folder: Path) -> bool:
+    """Whether a run has a checkpoint, and an end that it has not reached."""
+    return bool(list_checkpoints(folder / CHECKPOINTS)) and not (folder / recipe.RUN).exists()
+
+
+def steps_noted(folder: Path) -> int:
+    path = folder / METRICS
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def losses(folder: Path) -> list[tuple[int, float, float]]:
+    """Step, loss and gradient norm of each line of the log."""
+    return [(r["step"], r["loss"], r["gradient_norm"]) for r in records(folder)]
+
+
+def step_seconds(folder: Path) -> float:
+    """What a step of a run took, the middle one."""
+    return statistics.median(r["seconds"] for r in records(folder))
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
