@@ -3,12 +3,13 @@
 import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from distill3d.errors import RunError
-from distill3d.files import folder_written_aside, sha256, storing, write_text, written_aside
+from distill3d.files import drop_leftovers, folder_written_aside, sha256, storing, write_text, written_aside
 
 
 class StopHereError(Exception):
@@ -89,8 +90,78 @@ def test_what_an_ended_process_left_behind_does_not_come_along(tmp_path):
     assert os.listdir(path) == ["fresh"]
 
 
+@pytest.mark.parametrize("writer", [written_aside, folder_written_aside])
+def test_what_was_written_and_its_new_name_are_on_the_disk_before_it_counts(tmp_path, monkeypatch, writer):
+    """Contents, then the folder that holds them, then the rename, then the folder that holds the name."""
+    said, names = [], {}
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor):
+        said.append(("sync", names.get(os.fstat(descriptor).st_ino, "above")))
+        fsync(descriptor)
+
+    def renamed(source, target):
+        said.append(("rename", Path(target).name))
+        replace(source, target)
+
+    monkeypatch.setattr("distill3d.files.os.fsync", synced)
+    monkeypatch.setattr("distill3d.files.os.replace", renamed)
+    with writer(tmp_path / "new" / "out") as aside:
+        if writer is folder_written_aside:
+            (aside / "part").write_text("text")
+            names[(aside / "part").stat().st_ino] = "part"
+        else:
+            aside.write_text("text")
+        names[aside.stat().st_ino], names[aside.parent.stat().st_ino] = "aside", "folder"
+    parts = [("sync", "part")] if writer is folder_written_aside else []
+    assert said == [("sync", "above"), *parts, ("sync", "aside"), ("rename", "out"), ("sync", "folder")]
+
+
+def test_a_disk_that_cannot_sync_names_is_written_to_all_the_same(tmp_path, monkeypatch):
+    """Some network shares refuse to sync a folder."""
+    fsync = os.fsync
+
+    def picky(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr("distill3d.files.os.fsync", picky)
+    with folder_written_aside(tmp_path / "deep" / "out") as aside:
+        (aside / "part").write_text("text")
+    assert (tmp_path / "deep" / "out" / "part").read_text() == "text"
+
+
+def test_a_replacement_that_fails_at_its_second_rename_puts_the_older_folder_back(tmp_path, monkeypatch):
+    path, real = tmp_path / "step", os.replace
+    with folder_written_aside(path) as aside:
+        (aside / "one").write_text("old")
+
+    def refuse(source, target):
+        if ".part" in str(source):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr("distill3d.files.os.replace", refuse)
+    with pytest.raises(RunError, match="disk is full"), folder_written_aside(path) as aside:
+        (aside / "one").write_text("new")
+    assert os.listdir(tmp_path) == ["step"]
+    assert (path / "one").read_text() == "old"
+
+
+def test_leftovers_are_deleted_and_nothing_that_looks_almost_like_them(tmp_path):
+    left = [".a.txt.part12.txt", "deep/.b.part3", "deep/.step.part4/one", "deep/.step-1.old5/one"]
+    kept = ["a.part1", ".hidden", ".c.part", ".d.part1.txt.x", "deep/.step-2.old5/one", "deep/step-1/one", "deep/b"]
+    for name in [*left, *kept]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    drop_leftovers(tmp_path)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
+
+
 SAYS = {
     errno.ENOSPC: "disk is full",
+    errno.EDQUOT: "disk is full",
     errno.EACCES: "Permission denied",
     errno.EROFS: "Read-only",
     errno.EISDIR: "directory",

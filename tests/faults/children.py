@@ -9,6 +9,7 @@ import os
 import signal
 import statistics
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +121,17 @@ def ended(target, *arguments) -> int:
     process = start(target, *arguments)
     process.join()
     return process.exitcode
+
+
+def told(target, *arguments) -> tuple[int, str]:
+    """The exit code of such a process, and what it wrote to standard error."""
+    with tempfile.NamedTemporaryFile() as file:
+        return ended(_telling, file.name, target, *arguments), Path(file.name).read_text()
+
+
+def _telling(path, target, *arguments):
+    os.dup2(os.open(path, os.O_WRONLY), 2)
+    target(*arguments)
 
 
 def is_midway(folder: Path) -> bool:
