@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from distill3d.files import storing, write_text
 
 CONFIG, STATE, METRICS, EVALUATION = "config.json", "run.json", "metrics.jsonl", Path("evaluation/evaluation.json")
 SHOWN = ("sheet.png", "turntable.webp", "report.html")  # what a finished run has made last
-FREE = ("device",)  # fields that may change without changing what a run comes to
+ENDED = ("finished", "halted")  # what run.json says of a run that is not to go on
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ def read_state(path: Path) -> dict[str, Any]:
 def status(folder: Path) -> str | None:
     """What run.json says, once the run has shown what came out of it; else None."""
     said = read_state(folder / STATE).get("status")
-    shown = said != "finished" or all((folder / name).is_file() for name in SHOWN)
+    shown = said not in ENDED or all((folder / name).is_file() for name in SHOWN)
     return said if isinstance(said, str) and shown else None
 
 
 def is_done(folder: Path, evaluate: bool) -> bool:
     """Whether there is nothing left to do."""
-    return status(folder) == "finished" and (not evaluate or (folder / EVALUATION).is_file())
+    return status(folder) in ENDED and (not evaluate or (folder / EVALUATION).is_file())
 
 
 def last_step(folder: Path) -> int:
@@ -140,25 +140,23 @@ def refuse_changed(place: Place, name: str, config: DistillConfig) -> None:
     Raises:
         RunError: with each setting as it was and as it is now.
     """
-    if not (place.run(name) / CONFIG).is_file():
+    from distill3d.training.checkpoint import config_difference
+
+    folder = place.run(name)
+    if not (folder / CONFIG).is_file():
         return  # not begun: nothing would be mixed
-    planned, now = read_state(place.job(name)).get("config"), json.loads(config.to_json())
-    if isinstance(planned, dict):
-        before = {key: value for key, value in planned.items() if key in now}
-    else:  # the run is not of a sweep: compare what is given with the numbers that it used
-        before = {key: value for key, value in read_state(place.run(name) / CONFIG).items() if _given(now.get(key))}
-    changed = [key for key, value in before.items() if key not in FREE and value != now[key]]
-    if changed:
-        told = "; ".join(f"{key} was {_said(before[key])}, is {_said(now[key])}" for key in changed)
+    planned = read_state(place.job(name)).get("config")
+    if planned is not None:
+        before = DistillConfig.from_json(json.dumps(planned))
+    else:  # no sweep made the run: what is not given now was filled in then
+        before = DistillConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
+        config = replace(before, **{f.name: v for f in fields(config) if _given(v := getattr(config, f.name))})
+    if changed := config_difference(before, config):
         raise RunError(
-            f"{place.run(name)} was begun with other settings: {told}. "
+            f"{folder} was begun with other settings: {'; '.join(changed)}. "
             "Take the change back, or give the sweep another folder with `out`."
         )
 
 
 def _given(value: Any) -> bool:
-    return value is not None and value != {} and value != []
-
-
-def _said(value: Any) -> str:
-    return json.dumps(value)
+    return value is not None and value != {}

@@ -105,8 +105,9 @@ def check_run(config: DistillConfig) -> None:
     from distill3d.anchors import check_anchors
     from distill3d.options import checked_options
     from distill3d.plugins import registry
-    from distill3d.recipe import find_style
+    from distill3d.preparation import find_style
     from distill3d.runs import check_device
+    from distill3d.training.planning.budget import parse_vram
 
     known = registry()
     find_style(config.style, known.styles)
@@ -115,6 +116,8 @@ def check_run(config: DistillConfig) -> None:
         known.find("scorer", config.scorer)
     check_anchors(config.anchors)
     check_device(config.device)
+    if config.vram is not None:
+        parse_vram(config.vram, config.device)
     checked_options("Method", config.method, offers["method"].load(), config.options)
     checked_options("Backbone", config.backbone, offers["backbone"].load(), config.backbone_options)
 

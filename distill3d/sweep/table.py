@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.files import write_text
-from distill3d.sweep.place import CONFIG, EVALUATION, METRICS, Place, last_step, read_lines, read_state, status
+from distill3d.sweep.place import (
+    CONFIG,
+    ENDED,
+    EVALUATION,
+    METRICS,
+    STATE,
+    Place,
+    last_step,
+    read_lines,
+    read_state,
+    status,
+)
 from distill3d.sweep.plan import PlannedRun, Sweep
 
 SCHEMA = 1
@@ -103,14 +114,16 @@ def _row(place: Place, run: PlannedRun) -> Row:
         "starts": sum(event["event"] == "start" for event in events),
         **_figures(folder, run.name),
     }
-    remark = last.get("message") if last.get("event") in ("failed", "died") else None
+    remark = (
+        last.get("message") if last.get("event") in ("failed", "died") else read_state(folder / STATE).get("reason")
+    )
     return {**row, "remark": remark} if remark else row
 
 
 def _status(folder: Path, last: Row) -> str:
     """What the run itself says, unless it has not ended and a worker is at it or left it without."""
     event, said_by_run = str(last.get("event", "waiting")), status(folder)
-    if said_by_run == "finished" or (said_by_run and event in ("done", "stopped")):
+    if said_by_run in ENDED or (said_by_run and event in ("done", "stopped")):
         return said_by_run
     return {"start": "running", "done": "unfinished"}.get(event, event)
 

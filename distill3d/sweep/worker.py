@@ -16,7 +16,7 @@ from pathlib import Path
 
 from distill3d.errors import Distill3dError
 from distill3d.sweep.engine import DONE, REFUSED, STOPPED
-from distill3d.sweep.place import CONFIG, EVALUATION, Job, Place, is_done, last_step, status
+from distill3d.sweep.place import CONFIG, ENDED, EVALUATION, Job, Place, is_done, last_step, status
 
 
 def work(out: Path, name: str, *, stopping: threading.Event, stepping: threading.Event) -> int:
@@ -46,7 +46,7 @@ def _finish(place: Place, name: str, job: Job, stopping: threading.Event, steppi
     from distill3d.evaluate import evaluate_run
 
     folder = place.run(name)
-    if status(folder) != "finished":
+    if status(folder) not in ENDED:
         _train(folder, job, stopping, stepping)
         stepping.clear()
         if stopping.is_set():
@@ -67,7 +67,7 @@ def _train(folder: Path, job: Job, stopping: threading.Event, stepping: threadin
     if begun.is_file() and not (folder / BASE).is_file():
         begun.unlink()  # killed before the run had noted what it starts from
     if begun.is_file():
-        resume(folder, device=job.config.device, watch=watch)
+        resume(folder, changes={name: getattr(job.config, name) for name in job.config.FREE}, watch=watch)
     else:
         distill(job.config, folder, watch=watch)
 
