@@ -95,7 +95,7 @@ class _End:
 
     def __init__(self, failures: Mapping[int, Any], folder: Path, processes: int, resume: str):
         self.failures, self.folder, self.processes, self.resume = failures, folder, processes, resume
-        self.errors, self.lost = read_reports(folder)
+        self.errors, self.lost = read_reports(folder)  # what each said, and who missed another
 
     @property
     def first(self) -> int:
@@ -125,7 +125,7 @@ class _End:
         if self.errors:
             raise RunError(self.errors[min(self.errors)])
         if rank in self.lost:
-            raise RunError(self.lost[rank])
+            raise RunError(f"The processes of this run lost each other: one of them hangs. {self._go_on()}")
         if code == 1:
             where = "what it said is above" if self.log is None else f"what it said is in {self.log}"
             raise RunError(f"The process of rank {rank} failed; {where}. {self._go_on()}")
@@ -139,7 +139,7 @@ class _End:
 
     def _go_on(self) -> str:
         return (
-            "The last checkpoint is whole. Continue with: "
+            "What was saved before is intact. Continue with: "
             f"distill3d launch --processes {self.processes} run --resume {self.resume}"
         )
 

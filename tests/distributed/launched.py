@@ -14,7 +14,7 @@ from distill3d.training.reports import report_error, report_in
 from tests.distributed.jobs import toy_trainer
 
 
-def run(share, folder, steps, fault, *, stopping=lambda: False):
+def train(share, folder, steps, fault="", *, stopping=lambda: False):
     """Train to `steps`, saving every other step; `fault` strikes the last process behind its third step."""
     trainer = toy_trainer(share, "ld-released")
     if list_checkpoints(folder):
@@ -25,8 +25,7 @@ def run(share, folder, steps, fault, *, stopping=lambda: False):
             FAULTS[fault]()
         if trainer.step_number % 2 == 0 or log.stopping:
             save_checkpoint(folder, trainer)
-        if share.leads:
-            (folder / "at").write_text(str(trainer.step_number))
+        (folder / f"at-{share.rank}").write_text(str(trainer.step_number))
         if log.stopping:
             break
     return trainer
@@ -54,10 +53,11 @@ FAULTS = {"killed": killed, "crashed": crashed, "mistaken": mistaken, "hanging":
 def main(folder, steps, fault):
     asked = []
     report_in()
+    (folder / f"process-{os.environ['RANK']}").write_text(str(os.getpid()))
     signal.signal(signal.SIGINT, lambda *_: asked.append(1))
     share = start_share("subjects", "cpu")
     try:
-        run(share, folder, steps, fault, stopping=lambda: bool(asked))
+        train(share, folder, steps, fault, stopping=lambda: bool(asked))
     except Distill3dError as error:
         report_error(str(error), lost=isinstance(error, LostProcessError))
         sys.exit(1)

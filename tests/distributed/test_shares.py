@@ -110,6 +110,12 @@ def test_uneven_parts_come_back_in_the_order_of_the_batch(pair):
         assert found["none"].shape == (0, 2)
 
 
+def test_a_process_that_misses_another_says_so_in_one_sentence(pair):
+    said = (pair.folder / "lost").read_text()
+    assert said.startswith("A process of this run died or hangs.")
+    assert "distill3d launch --processes 2 run --resume RUN" in said
+
+
 @pytest.mark.parametrize(("batch", "world"), [(2, 2), (5, 2), (7, 3), (4, 4), (9, 4)])
 def test_parts_are_contiguous_balanced_and_leave_nobody_out(batch, world):
     found = [part(batch, rank, world) for rank in range(world)]
