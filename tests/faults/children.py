@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers  # noqa: F401  the server imports what the embedded scorer will want
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -38,13 +39,13 @@ class InSave:
     call: int
 
 
-def bare() -> None:
+def bare(patch: pytest.MonkeyPatch) -> None:
     """Runs without pictures, and with the toy: for tests of what is kept, not of what is shown."""
-    registry().offers["backbone"]["toy"] = Offer("toy", "tests.toys:load_toy", "tests")
+    patch.setitem(registry().offers["backbone"], "toy", Offer("toy", "tests.toys:load_toy", "tests"))
     for name in ("preview", "sheet", "turntable"):
-        setattr(Showcase, name, lambda *_: None)
-    HealthCheck.check = lambda *_: None
-    recipe.write_report = lambda *_, **__: None
+        patch.setattr(Showcase, name, lambda *_: None)
+    patch.setattr(HealthCheck, "check", lambda *_: None)
+    patch.setattr(recipe, "write_report", lambda *_, **__: None)
 
 
 def run(config, folder, kill: InSave | None = None, count: Path | None = None) -> None:
@@ -53,7 +54,7 @@ def run(config, folder, kill: InSave | None = None, count: Path | None = None) -
     Args:
         count: a file for the number of calls in each checkpoint write.
     """
-    bare()
+    bare(pytest.MonkeyPatch())
     _watch_saves(kill, count)
     try:
         if (folder / recipe.CONFIG).exists():
