@@ -48,7 +48,7 @@ class Health:
 
     def to_json(self) -> str:
         """One line, with null for what is not finite: JSON has no NaN; it also says whether that is a collapse."""
-        return json.dumps(_plain({**asdict(self), "collapsed": collapsed(self)}))
+        return json.dumps(_plain({**asdict(self), "collapsed": collapsed(self), "collapse_below": COLLAPSE}))
 
 
 def collapsed(health: Health) -> bool:

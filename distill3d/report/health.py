@@ -9,7 +9,7 @@ from typing import Any
 from distill3d.report.drawing import BLUE, INKS, RED, as_svg, column, dress, panels
 
 FIGURES = (
-    ("kept", "differences kept (0: a mean head, or other people)"),
+    ("kept", "differences kept (below the line: collapsed)"),
     ("diversity", "diversity (1: as the originals, 0: all alike)"),
     ("identity", "identity (correlation of distances)"),
     ("change", "change (0: untouched)"),
@@ -40,6 +40,8 @@ def health_svg(lines: Sequence[Mapping[str, Any]]) -> str | None:
         ill = [(step, value) for step, value, line in zip(steps, values, lines) if line.get("collapsed")]
         if ill:
             axes.plot(*zip(*ill), color=RED, linestyle="none", marker="o", markersize=5)
+        if key == "kept" and lines[-1].get("collapse_below"):
+            axes.axhline(lines[-1]["collapse_below"], color=RED, linewidth=0.8, linestyle="--")
         shown = [v for v in values if math.isfinite(v)]
         axes.set_ylim(min([0.0, *shown]) - 0.05, max([1.0, *shown]) + 0.05)
         dress(axes, title)
