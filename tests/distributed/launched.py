@@ -20,7 +20,7 @@ def train(share, folder, steps, fault="", *, stopping=lambda: False):
     if list_checkpoints(folder):
         load_checkpoint(latest_checkpoint(folder), trainer)
     while trainer.step_number < steps:
-        log = trainer.step(stopping=stopping())
+        log = trainer.step(stopping=stopping)
         if fault and share.rank == share.world - 1 and trainer.step_number == 3:
             FAULTS[fault]()
         if trainer.step_number % 2 == 0 or log.stopping:

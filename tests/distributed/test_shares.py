@@ -95,7 +95,7 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(split, pair, alone):
 
 @pytest.mark.parametrize("split", SHARES)
 def test_a_stop_that_one_process_is_asked_for_stops_both_at_the_same_step(split, pair):
-    assert [int(found["steps"]) for found in pair(f"stop {split}")] == [2, 2]
+    assert [int(found["steps"]) for found in pair(f"stop {split}")] == [3, 3]
 
 
 def test_what_is_not_finite_in_one_process_is_skipped_by_both(pair):
