@@ -1,233 +1,323 @@
-"""From a config to a finished run: find the parts, train, show."""
+"""A run: trained from its first step or from its last checkpoint, and shown."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
+import contextlib
 import json
 import logging
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill3d.anchors import anchored, check_anchors
 from distill3d.config import DistillConfig
-from distill3d.draws import Draws
-from distill3d.errors import ConfigError, DivergedError, PromptError, UnknownNameError
+from distill3d.errors import ConfigError, DivergedError, RunError
 from distill3d.files import write_text
-from distill3d.methods import Method, build_method
-from distill3d.plugins import registry
-from distill3d.renderer import Renderer
+from distill3d.health import HealthCheck
+from distill3d.preparation import Recipe, find_style, load_scorer, prepare, with_defaults
 from distill3d.report.page import write_report
 from distill3d.runs import (
     CONFIG,
     LICENCES,
+    RUN,
     VERSIONS,
     check_base,
-    check_device,
     claim_folder,
-    fingerprint,
-    load_backbone,
     new_folder,
     publish_weights,
     read_config,
     versions,
     write_base,
 )
-from distill3d.scorer import Scorer
 from distill3d.showcase import Showcase
-from distill3d.styles import Style
-from distill3d.training.checkpoint import list_checkpoints, load_checkpoint
+from distill3d.training.checkpoint import (
+    Checkpoint,
+    best_checkpoint,
+    config_difference,
+    latest_checkpoint,
+    latest_good_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    saved_config,
+)
 from distill3d.training.cpu import on_cpu
-from distill3d.training.loop import CHECKPOINTS, Watch, train
+from distill3d.training.lock import run_lock
+from distill3d.training.loop import CHECKPOINTS, Instruments, Outcome, Watch, train
+from distill3d.training.planning.apply import apply_plan
+from distill3d.training.planning.plan import MemoryPlan, last_saving, next_smaller
 from distill3d.training.rates import cosine_decay
+from distill3d.training.share import Share
+from distill3d.training.trackers import open_trackers
 from distill3d.training.trainer import Trainer
+
+__all__ = ["Recipe", "distill", "find_style", "load_scorer", "open_run", "prepare", "resume", "with_defaults"]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Recipe:
-    """The parts of a run, found and loaded."""
-
-    config: DistillConfig  # with the backbone's defaults filled in
-    style: Style
-    base: str  # fingerprint of the backbone as it was loaded
-    renderer: Renderer
-    scorer: Scorer
-    method: Method
-
-
-def prepare(config: DistillConfig) -> Recipe:
-    """Find and load what the config names.
-
-    Raises:
-        UnknownNameError, PromptError, ConfigError, WeightsError: what is wrong, and what to do.
-    """
-    check_device(config.device)
-    known = registry()
-    known.find("backbone", config.backbone)
-    check_anchors(config.anchors)
-    build = known.find("method", config.method)
-    if config.scorer is not None:
-        known.find("scorer", config.scorer)
-    find_style(config.style, known.styles)
-    renderer = load_backbone(config)
-    config = with_defaults(config, renderer)
-    base = fingerprint(renderer)
-    if config.train is not None:
-        renderer.trainable(config.train)  # an unknown group is said before the scorer is loaded
-    renderer.sample_codes(Draws(config.seed, 0, (0,)))  # and so are subjects that are missing or cannot be read
-    scorer = load_scorer(config)
-    style = find_style(config.style, known.styles, scorer)
-    assert config.steps is not None and config.batch is not None and config.lr is not None  # by with_defaults
-    defaults = replace(renderer.defaults, steps=config.steps, batch=config.batch, lr=config.lr)
-    method = build_method(config.method, build.load(), scorer, style, defaults, config.options)
-    method = anchored(method, config.anchors, scorer, defaults)
-    method = replace(method, trains=config.train or method.trains)
-    config = replace(config, train=method.trains)
-    return Recipe(config, style, base, renderer, scorer, method)
-
-
-def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
-    """The config with the backbone's numbers where it has None, and paths that hold in any folder."""
-    defaults = renderer.defaults
-    steps = config.steps or defaults.steps
-    return replace(
-        config,
-        scorer=config.scorer or defaults.scorer,
-        steps=steps,
-        batch=config.batch or defaults.batch,
-        lr=config.lr or defaults.lr,
-        anchors=config.anchors or dict(defaults.anchors),
-        save_every=config.save_every or max(1, steps // 6),
-        weights=_absolute(config.weights),
-        scorer_weights=_absolute(config.scorer_weights),
-        controlnets={name: _absolute(place) or place for name, place in config.controlnets.items()},
-    )
-
-
-def _absolute(place: str | None) -> str | None:
-    """A path that exists made absolute; a name or a Hub id stays."""
-    return str(Path(place).resolve()) if place is not None and Path(place).exists() else place
-
-
-def load_scorer(config: DistillConfig) -> Scorer:
-    """The config's scorer, with its ControlNets if it takes any."""
-    assert config.scorer is not None
-    load = registry().find("scorer", config.scorer).load()
-    options: dict[str, Any] = {}
-    if config.controlnets:
-        if "controlnets" not in inspect.signature(load).parameters:
-            raise ConfigError(f"Scorer {config.scorer!r} brings its own ControlNets; leave --controlnet out.")
-        options["controlnets"] = dict(config.controlnets)
-    return load(config.scorer_weights, config.device, **options)
-
-
-def find_style(text: str, styles: Mapping[str, Style], scorer: Scorer | None = None) -> Style:
-    """A style of the catalogue by name, or any other text as a prompt.
-
-    A single word that looks like a misspelt name is refused. With a scorer, its vocabulary is asked.
-
-    Raises:
-        UnknownNameError: for a misspelt name.
-        PromptError: if the scorer was taught none of the words.
-    """
-    name = text.strip().lower()
-    if name in styles:
-        return styles[name]
-    if " " not in name and difflib.get_close_matches(name, styles, n=1, cutoff=0.7):
-        raise UnknownNameError("style", text, styles)
-    if scorer is not None:
-        _check_words(text, styles, scorer)
-    return Style(text.strip(), text.strip())
-
-
-def _check_words(text: str, styles: Mapping[str, Style], scorer: Scorer) -> None:
-    unknown = scorer.unknown_words(text)
-    if not unknown:
-        return
-    near = difflib.get_close_matches(text.lower(), styles, n=3, cutoff=0.3) or sorted(styles)
-    said = ", ".join(dict.fromkeys(unknown))
-    telling = set(re.findall(r"[\w']+", text.lower())) - FILLERS
-    if telling <= set(unknown):
-        raise PromptError(
-            f"This scorer was not taught what the prompt is about: {said}. Nearest styles: {', '.join(near)}. "
-            "Any prompt works with a full-size model: --scorer diffusers."
-        )
-    logger.warning("This scorer was not taught these words: %s. Nearest styles: %s.", said, ", ".join(near))
-
-
-FILLERS = frozenset(  # words that say nothing of a style
-    word
-    for words in (
-        "a an the of in on at with and or as like is style look portrait photo picture image",
-        "view front side back person man woman face head",
-    )
-    for word in words.split()
-)
-
-
-def distill(config: DistillConfig, out: Path | None = None, *, watch: Watch | None = None) -> Path:
+def distill(
+    config: DistillConfig, out: Path | None = None, *, watch: Watch | None = None, share: Share | None = None
+) -> Path:
     """Train a stylised generator and write its run folder; see `docs/run_folder.md`.
 
     Args:
         out: the folder; None for a new one under `runs/`.
+        share: this process's part of the run, where there are several; the leading one writes.
     Raises:
         RunError: if the folder cannot be written or holds another run.
     """
-    if out is not None:
-        claim_folder(out)
-    recipe = prepare(config)
-    folder = out or new_folder(recipe.config)
-    claim_folder(folder)
+    share = share or Share()
+    with _claimed(out if share.leads else None):
+        recipe = prepare(config)
+        folder = out or (new_folder(recipe.config) if share.leads else Path("runs"))
+    if not share.leads:
+        return _run(recipe, folder, watch or Watch(), share)
+    with run_lock(folder):
+        claim_folder(folder)
+        _write_down(recipe, folder)
+        return _run(recipe, folder, watch or Watch(), share)
+
+
+@contextmanager
+def _claimed(out: Path | None) -> Iterator[None]:
+    """A folder that was made here is gone again if the parts of the run cannot be had."""
+    if out is None:
+        yield
+        return
+    made = not out.exists()
+    claim_folder(out)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
+
+
+def _write_down(recipe: Recipe, folder: Path) -> None:
+    """What the run is, before its first step."""
     write_text(folder / CONFIG, recipe.config.to_json())
     write_text(folder / VERSIONS, json.dumps(versions(), indent=2) + "\n")
     licences = {"backbone": recipe.renderer.weights_licence, "scorer": recipe.scorer.weights_licence}
     write_text(folder / LICENCES, json.dumps(licences, indent=2) + "\n")
     write_base(folder, recipe.base)
-    with on_cpu(recipe.renderer.defaults.threads, recipe.renderer.defaults.flush_denormal):
-        return _run(recipe, folder, watch or Watch())
 
 
-def resume(folder: Path, *, device: str | None = None, watch: Watch | None = None) -> Path:
-    """Continue a run from its newest checkpoint, bit for bit; from its first step if it has none yet.
+def resume(
+    folder: Path,
+    *,
+    device: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    override: bool = False,
+    watch: Watch | None = None,
+    share: Share | None = None,
+) -> Path:
+    """Continue a run from its newest good checkpoint, bit for bit; from its first step if it has none yet.
 
     Args:
         device: takes the place of the run's own.
+        changes: other settings that do.
+        override: go on also with changes that decide what is computed; config.json then has the new ones.
     Raises:
-        RunError: if the folder holds no run.
-        WeightsError: if a checkpoint is damaged, or the backbone's weights are not those that the run started from.
+        ConfigError: for such changes without `override`, naming each.
+        RunError: if the folder holds no run, or another process is writing it.
+        WeightsError: if no checkpoint is good, or the backbone's weights are not those that the run started from.
+    """
+    share = share or Share()
+    saved = read_config(folder)
+    config = replace(saved, **_merged(saved, {**(changes or {}), **({"device": device} if device else {})}))
+    _refuse_changes(saved, config, override)
+    with run_lock(folder) if share.leads else contextlib.nullcontext():
+        recipe = prepare(config)
+        check_base(folder, recipe.base)
+        if override and share.leads:
+            write_text(folder / CONFIG, recipe.config.to_json())
+        return _run(recipe, folder, watch or Watch(), share, override=override)
+
+
+def _merged(saved: DistillConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A changed table keeps the entries that are not named."""
+    tables = {name: {**getattr(saved, name), **value} for name, value in changes.items() if isinstance(value, Mapping)}
+    return {**changes, **tables}
+
+
+def _refuse_changes(saved: DistillConfig, now: DistillConfig, override: bool) -> None:
+    changed = config_difference(saved, now)
+    if changed and not override:
+        raise ConfigError(
+            f"This would no longer be the run that was begun: {'; '.join(changed)}. Leave that out to continue it, or "
+            "add --override to go on from its checkpoint in the new way."
+        )
+
+
+def _run(recipe: Recipe, folder: Path, watch: Watch, share: Share, *, override: bool = False) -> Path:
+    config = recipe.config
+    plan = _plan(recipe)
+    trainer = _trainer(recipe, plan, share)
+    _continue_from(folder, trainer, config, override)
+    showcase = Showcase(trainer.reference, trainer.renderer, folder)
+    try:
+        with _computing(recipe), _instruments(recipe, trainer, showcase, folder) as instruments:
+            if share.leads:
+                (folder / RUN).unlink(missing_ok=True)  # it spoke of an end that is none any more
+            outcome = train(
+                trainer,
+                folder,
+                config,
+                versions=versions(),
+                instruments=instruments,
+                watch=watch,
+                shrink=_shrinking(recipe, trainer, plan),
+            )
+            if share.leads:
+                _finish(folder, trainer, outcome, showcase)
+    except DivergedError:
+        if share.leads:
+            write_report(folder)
+        raise
+    return folder
+
+
+def _finish(folder: Path, trainer: Trainer, outcome: Outcome, showcase: Showcase) -> None:
+    """Publish the weights, show what they make."""
+    checkpoints = folder / CHECKPOINTS
+    best = best_checkpoint(checkpoints) if outcome.halted else None
+    publish_weights(folder, best or latest_checkpoint(checkpoints), outcome.finished, outcome.halted)
+    if outcome.finished or outcome.halted:
+        if best is not None:
+            load_checkpoint(best, trainer)
+        with trainer.published_weights():
+            showcase.sheet()
+            showcase.turntable()
+    write_report(folder)
+
+
+def _computing(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    defaults = recipe.renderer.defaults
+    return on_cpu(defaults.threads, defaults.flush_denormal)
+
+
+def _plan(recipe: Recipe) -> MemoryPlan:
+    """How a step is computed: as the backbone's defaults say, or within the memory that the config allows."""
+    config, renderer = recipe.config, recipe.renderer
+    if config.vram is None:
+        return MemoryPlan(rerender=renderer.defaults.rerender)
+    from distill3d.training.planning.choose import choose_plan
+
+    assert config.batch is not None
+    plan = choose_plan(
+        renderer,
+        recipe.scorer,
+        recipe.method,
+        batch=config.batch,
+        vram=config.vram,
+        ema=config.ema > 0,
+        device=config.device,
+    )
+    apply_plan(plan, renderer, recipe.scorer)
+    return plan
+
+
+def _trainer(recipe: Recipe, plan: MemoryPlan, share: Share) -> Trainer:
+    config, method = recipe.config, recipe.method
+    assert config.steps is not None and config.lr is not None and config.batch is not None  # by with_defaults
+    return Trainer(
+        recipe.renderer,
+        method,
+        seed=config.seed,
+        batch=config.batch,
+        rerender=plan.rerender,
+        lr=cosine_decay(config.lr, method.final_lr, config.steps, config.warmup),
+        clip=config.clip,
+        ema=config.ema,
+        share=share,
+        micro_batch=plan.micro_batch,
+    )
+
+
+def _continue_from(folder: Path, trainer: Trainer, config: DistillConfig, override: bool) -> None:
+    """The state of the newest good checkpoint, if there is any."""
+    if not list_checkpoints(folder / CHECKPOINTS):
+        return
+    checkpoint, passed_over = latest_good_checkpoint(folder / CHECKPOINTS)
+    for sentence in passed_over:
+        logger.warning("%s", sentence)
+    made_with = saved_config(checkpoint)
+    if made_with is not None:
+        _refuse_changes(made_with, config, override)
+    load_checkpoint(checkpoint, trainer)
+
+
+@contextmanager
+def _instruments(recipe: Recipe, trainer: Trainer, showcase: Showcase, folder: Path) -> Iterator[Instruments]:
+    if not trainer.share.leads:
+        yield Instruments()
+        return
+    config = recipe.config
+    settings = json.loads(config.to_json())
+    trackers = open_trackers(config.trackers, folder, settings, step=trainer.step_number)
+    health = HealthCheck(trainer.reference, trainer.renderer, recipe.scorer)
+    try:
+        yield Instruments(showcase.preview, health.check, trackers)
+    finally:
+        trackers.close()
+
+
+def _shrinking(recipe: Recipe, trainer: Trainer, plan: MemoryPlan) -> Callable[[], bool]:
+    """What makes the trainer thriftier, once."""
+    left = [plan]
+
+    def shrink() -> bool:
+        smaller = next_smaller(left.pop(), batch=trainer.batch) if left else None
+        if smaller is None:
+            return False
+        logger.warning("Out of memory: going on with the next smaller plan (%s).", last_saving(smaller))
+        apply_plan(smaller, recipe.renderer, recipe.scorer)
+        trainer.rerender, trainer.micro_batch = smaller.rerender, smaller.micro_batch
+        return True
+
+    return shrink
+
+
+def open_run(
+    folder: Path,
+    step: int | None = None,
+    *,
+    device: str | None = None,
+    progress: Callable[[int, int], None] = lambda step, wanted: None,
+) -> tuple[Recipe, Trainer]:
+    """The trainer of a run as it was before that step, taken there again from the newest checkpoint before it.
+
+    Args:
+        step: None for the newest good checkpoint's.
+        progress: called with the step that is reached and the one that is wanted.
+    Raises:
+        ConfigError: for a step beyond the run's last.
+        RunError, WeightsError: if the folder holds no run that can be continued.
     """
     config = read_config(folder)
     recipe = prepare(replace(config, device=device) if device else config)
     check_base(folder, recipe.base)
-    with on_cpu(recipe.renderer.defaults.threads, recipe.renderer.defaults.flush_denormal):
-        return _run(recipe, folder, watch or Watch())
+    if step is not None and not 0 <= step < (recipe.config.steps or 0):
+        raise ConfigError(f"This run has the steps 0 to {(recipe.config.steps or 0) - 1}, got {step}.")
+    trainer = _trainer(recipe, _plan(recipe), Share())
+    start = _before(folder / CHECKPOINTS, step)
+    if start is not None:
+        load_checkpoint(start, trainer)
+    elif step is None:
+        raise RunError(f"The run in {folder} was stopped before its first checkpoint; it has no weights yet.")
+    with _computing(recipe):
+        while step is not None and trainer.step_number < step:
+            progress(trainer.step_number, step)
+            trainer.step()
+    return recipe, trainer
 
 
-def _run(recipe: Recipe, folder: Path, watch: Watch) -> Path:
-    config, method = recipe.config, recipe.method
-    assert config.steps is not None and config.lr is not None  # filled by with_defaults
-    assert config.batch is not None and config.save_every is not None
-    lr = cosine_decay(config.lr, method.final_lr, config.steps)
-    rerender = recipe.renderer.defaults.rerender
-    trainer = Trainer(recipe.renderer, method, seed=config.seed, batch=config.batch, rerender=rerender, lr=lr)
-    showcase = Showcase(trainer.reference, trainer.renderer, folder)
-    if checkpoints := list_checkpoints(folder / CHECKPOINTS):
-        load_checkpoint(checkpoints[-1], trainer)
-    try:
-        finished = train(
-            trainer, folder, steps=config.steps, save_every=config.save_every, preview=showcase.preview, watch=watch
-        )
-    except DivergedError:
-        write_report(folder)
-        raise
-    publish_weights(folder, trainer.step_number, finished)
-    if finished:
-        showcase.sheet()
-        showcase.turntable()
-    write_report(folder)
-    return folder
+def _before(checkpoints: Path, step: int | None) -> Checkpoint | None:
+    """The newest checkpoint from which that step can be reached."""
+    if step is None:
+        return latest_good_checkpoint(checkpoints)[0] if list_checkpoints(checkpoints) else None
+    reachable = [c for c in list_checkpoints(checkpoints) if c.step <= step]
+    return reachable[-1] if reachable else None

@@ -23,7 +23,7 @@ from distill3d.provenance import source_commit
 from distill3d.renderer import Renderer
 from distill3d.training.checkpoint import (
     WEIGHTS,
-    latest_checkpoint,
+    Checkpoint,
     list_checkpoints,
     load_tensors,
     read_index,
@@ -34,13 +34,20 @@ from distill3d.training.loop import CHECKPOINTS
 CONFIG, RUN, VERSIONS, LICENCES, BASE = "config.json", "run.json", "versions.json", "licences.json", "base.json"
 
 
-def publish_weights(folder: Path, step: int, finished: bool) -> None:
-    """weights.safetensors beside config.json: all that somebody else needs of this run."""
-    source = latest_checkpoint(folder / CHECKPOINTS).weights
+def publish_weights(folder: Path, checkpoint: Checkpoint, finished: bool, halted: str | None = None) -> None:
+    """weights.safetensors beside config.json: all that somebody else needs of this run.
+
+    Args:
+        halted: why the run ended before its last step, if it was not well.
+    """
+    source = checkpoint.weights
     (folder / RUN).unlink(missing_ok=True)  # without it the checkpoint counts, so a kill in between does no harm
     with written_aside(folder / WEIGHTS) as aside:
         aside.write_bytes(source.read_bytes())
-    state = {"status": "finished" if finished else "stopped", "step": step, "sha256": sha256(source)}
+    status = "finished" if finished else "halted" if halted else "stopped"
+    state = {"status": status, "step": checkpoint.step, "sha256": sha256(source)}
+    if halted:
+        state["reason"] = halted
     write_text(folder / RUN, json.dumps(state, indent=2) + "\n")
 
 
@@ -170,7 +177,8 @@ def trained_weights(folder: Path) -> Path:
     """The newest trained tensors of a run, checked against their checksum."""
     path, checkpoints = folder / WEIGHTS, list_checkpoints(folder / CHECKPOINTS)
     published = _read_state(folder / RUN) if path.is_file() and (folder / RUN).is_file() else None
-    if published and (not checkpoints or published["step"] >= checkpoints[-1].step):
+    ended = published and (published["halted"] or not checkpoints or published["step"] >= checkpoints[-1].step)
+    if published and ended:
         if sha256(path) != published["sha256"]:
             raise WeightsError(
                 f"{path} is damaged: its checksum is not the one in {RUN}. Delete it to use the last checkpoint."
@@ -185,7 +193,8 @@ def trained_weights(folder: Path) -> Path:
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        return {"step": int(state["step"]), "sha256": str(state["sha256"])}
+        halted = state.get("status") == "halted"  # then the checkpoints after it are not well
+        return {"step": int(state["step"]), "sha256": str(state["sha256"]), "halted": halted}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is damaged. Delete it to use the last checkpoint.") from error
 

@@ -74,7 +74,7 @@ def test_a_mistake_is_one_sentence(command, tmp_path, word, sentence):  # noqa: 
 
 
 def test_an_unknown_anchor_is_said_before_anything_is_loaded(monkeypatch):
-    monkeypatch.setattr("distill3d.recipe.load_backbone", lambda config: pytest.fail("a backbone was loaded"))
+    monkeypatch.setattr("distill3d.preparation.load_backbone", lambda config: pytest.fail("a backbone was loaded"))
     with pytest.raises(UnknownNameError):
         prepare(config(anchors={"scenes": 1.0}))
 

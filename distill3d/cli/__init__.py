@@ -74,13 +74,16 @@ def options(
 
 
 def _register_commands() -> None:
-    from distill3d.cli import doctor, evaluate, lists, mesh, render, run, stylize
+    from distill3d.cli import doctor, evaluate, explain, launch, lists, mesh, render, run, stylize, sweep
 
     app.command()(run.run)
+    launch.add_to(app)
+    app.command()(sweep.sweep)
     app.command()(render.render)
     app.command()(mesh.mesh)
     app.command()(stylize.stylize)
     app.command()(evaluate.evaluate)
+    app.command()(explain.explain)
     lists.add_to(app)
     app.command()(doctor.doctor)
 

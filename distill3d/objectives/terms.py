@@ -38,13 +38,16 @@ class ScoreTerm(Term):
 
     def forward(self, batch: StepBatch) -> Tensor:
         prediction = self.denoising.predict(batch)
-        gradient = self.latent_gradient(prediction, batch)
-        if self.antithetic:
-            gradient = (gradient + self.latent_gradient(self.denoising.opposite(prediction), batch)) / 2
-        return surrogate(prediction.latents, gradient)
+        return surrogate(prediction.latents, self.latent_gradient(prediction, batch))
 
     def latent_gradient(self, prediction: Prediction, batch: StepBatch) -> Tensor:
-        """(S, C, h, w): what is put on the latents for one look of the scorer."""
+        """(S, C, h, w): what is put on the latents."""
+        gradient = self._of_one_look(prediction, batch)
+        if not self.antithetic:
+            return gradient
+        return (gradient + self._of_one_look(self.denoising.opposite(prediction), batch)) / 2
+
+    def _of_one_look(self, prediction: Prediction, batch: StepBatch) -> Tensor:
         objective = self.annealing.objective(self.objective, batch.draws.step)
         gradient = objective.latent_gradient(
             prediction.branches, prediction.noise, prediction.timestep, self._mask(batch)

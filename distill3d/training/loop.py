@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distill3d.config import DistillConfig
 from distill3d.files import storing, write_text
+from distill3d.health import Health, collapsed
 from distill3d.training.checkpoint import Checkpoint, save_checkpoint
+from distill3d.training.planning.budget import is_out_of_memory
 from distill3d.training.share import StepLog
+from distill3d.training.trackers import Trackers
 from distill3d.training.trainer import Trainer
 
-METRICS = "metrics.jsonl"
+METRICS, HEALTH = "metrics.jsonl", "health.jsonl"
 CHECKPOINTS = "checkpoints"
 
 
@@ -27,45 +31,161 @@ class Watch:
     on_step: Callable[[StepLog, float], None] = lambda log, seconds: None
     on_preview: Callable[[Path], None] = lambda path: None
     on_save: Callable[[Checkpoint], None] = lambda checkpoint: None
+    on_health: Callable[[Health], None] = lambda health: None
     should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Instruments:
+    """What a run looks through on its way; only the process that leads uses them."""
+
+    preview: Callable[[int], Path | None] = lambda step: None  # makes a picture
+    check: Callable[[int], Health | None] = lambda step: None
+    trackers: Trackers = field(default_factory=lambda: Trackers({}))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: at its last step, because somebody asked, or because it was not well."""
+
+    finished: bool
+    halted: str | None = None  # why it was not well
 
 
 def train(
     trainer: Trainer,
     folder: Path,
+    config: DistillConfig,
     *,
-    steps: int,
-    save_every: int,
-    preview: Callable[[int], Path | None],
+    versions: Mapping[str, str],
+    instruments: Instruments,
     watch: Watch,
-) -> bool:
-    """Step until `steps`, or until asked to stop; save at the end in either case.
+    shrink: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Step until the config's last step, or until something ends the run before; save at the end in any case.
 
     Args:
-        preview: called with the step number before the first step and after every save; returns the picture's path.
-    Returns:
-        Whether the run reached its last step.
+        versions: of what it is computed with, noted in each checkpoint.
+        shrink: called when a step does not fit into memory: makes the trainer thriftier, or says False.
     Raises:
         DivergedError: after too many steps in a row that were not finite.
     """
-    _drop_metrics_from(folder / METRICS, trainer.step_number)
-    watch.on_start(trainer.step_number, steps)
-    _show(preview(trainer.step_number), watch)
-    while trainer.step_number < steps:
+    assert config.steps is not None and config.save_every is not None  # by the recipe
+    book = _Book(trainer, folder, config, versions, instruments, watch)
+    book.open()
+    watch.on_start(trainer.step_number, config.steps)
+    book.show()
+    while trainer.step_number < config.steps:
         started = time.perf_counter()
-        log = trainer.step()
+        log = _step(trainer, watch.should_stop, shrink)
         seconds = time.perf_counter() - started
-        lr = trainer.lr(log.step)  # of a parameter whose rate is 1
-        _append(folder / METRICS, {**asdict(log), "lr": lr, "seconds": round(seconds, 4)})
+        book.note(log, seconds)
         watch.on_step(log, seconds)
-        stopping = watch.should_stop()
-        if stopping or trainer.step_number == steps or trainer.step_number % save_every == 0:
-            watch.on_save(save_checkpoint(folder / CHECKPOINTS, trainer))
-            if not stopping:
-                _show(preview(trainer.step_number), watch)
-        if stopping:
-            return trainer.step_number >= steps
-    return True
+        last = trainer.step_number >= config.steps
+        # Alone, a wish that came after the gradients need not wait for the next step's agreement.
+        stopping = log.stopping or (trainer.share.world == 1 and watch.should_stop())
+        if stopping or last or trainer.step_number % config.save_every == 0:
+            halted = book.save()
+            if stopping and not last:
+                return Outcome(finished=False)
+            book.show()
+            if halted is not None:
+                return Outcome(finished=False, halted=halted)
+    return Outcome(finished=True)
+
+
+def _step(trainer: Trainer, stopping: Callable[[], bool], shrink: Callable[[], bool]) -> StepLog:
+    """One step; one that does not fit into memory is taken again by a thriftier trainer."""
+    try:
+        log = trainer.gradients(stopping=stopping)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        trainer.forget_gradients()
+        if not shrink():
+            raise
+        log = trainer.gradients(stopping=stopping)
+    trainer.apply(log)
+    return log
+
+
+@dataclass
+class _Book:
+    """What a run writes down. Of several processes, the leading one holds the pen."""
+
+    trainer: Trainer
+    folder: Path
+    config: DistillConfig
+    versions: Mapping[str, str]
+    instruments: Instruments
+    watch: Watch
+
+    @property
+    def leads(self) -> bool:
+        return self.trainer.share.leads
+
+    def open(self) -> None:
+        if self.leads:
+            _drop_from(self.folder / METRICS, lambda step: step >= self.trainer.step_number)
+            _drop_from(self.folder / HEALTH, lambda step: step > self.trainer.step_number)
+
+    def note(self, log: StepLog, seconds: float) -> None:
+        if not self.leads:
+            return
+        record = asdict(log)
+        del record["stopping"]  # of the moment
+        record.update(lr=self.trainer.lr(log.step), seconds=round(seconds, 4))  # lr: of a parameter whose rate is 1
+        _append(self.folder / METRICS, record)
+        self.instruments.trackers.log(record, log.step)
+
+    def save(self) -> str | None:
+        """Look how the run is, write a checkpoint; return why the run should end here, if it should."""
+        health = self._health()
+        well = health is None or not collapsed(health)
+        saved = save_checkpoint(
+            self.folder / CHECKPOINTS,
+            self.trainer,
+            config=self.config,
+            versions=self.versions,
+            keep=self.config.keep,
+            best=well and self._identity_is_kept(health),
+        )
+        if saved is not None:
+            self.watch.on_save(saved)
+        reason = self._reason_to_halt(health)
+        return reason if self.trainer.share.agree(reason is not None) else None
+
+    def show(self) -> None:
+        if not self.leads:
+            return
+        with self.trainer.published_weights():
+            path = self.instruments.preview(self.trainer.step_number)
+        if path is not None:
+            self.watch.on_preview(path)
+
+    def _health(self) -> Health | None:
+        if not self.leads:
+            return None
+        with self.trainer.published_weights():
+            health = self.instruments.check(self.trainer.step_number)
+        if health is not None:
+            _append(self.folder / HEALTH, json.loads(health.to_json()))
+            figures = {"diversity": health.diversity, "identity": health.identity, "change": health.change}
+            self.instruments.trackers.log({"health": figures}, health.step - 1)
+            self.watch.on_health(health)
+        return health
+
+    def _identity_is_kept(self, health: Health | None) -> bool:
+        return health is None or self.config.stop_identity is None or not health.identity < self.config.stop_identity
+
+    def _reason_to_halt(self, health: Health | None) -> str | None:
+        if health is None:
+            return None if self.leads else "the leading process ended it"
+        if self.config.stop_on_collapse and collapsed(health):
+            return f"collapsed: diversity {health.diversity:.2f} at step {health.step}"
+        if not self._identity_is_kept(health):
+            return f"identity {health.identity:.2f} fell below {self.config.stop_identity} at step {health.step}"
+        return None
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
@@ -80,20 +200,15 @@ def _append(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(plain(record)) + "\n")
 
 
-def _show(path: Path | None, watch: Watch) -> None:
-    if path is not None:
-        watch.on_preview(path)
-
-
-def _drop_metrics_from(path: Path, step: int) -> None:
+def _drop_from(path: Path, again: Callable[[int], bool]) -> None:
     """Forget the lines of steps that will be taken again, and a last line cut short by a kill."""
     if not path.is_file():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] < step:
+            if not again(json.loads(line)["step"]):
                 kept.append(line)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             break
     write_text(path, "".join(f"{line}\n" for line in kept))

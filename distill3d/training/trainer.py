@@ -70,11 +70,11 @@ class Trainer:
         self.skipped_in_a_row = 0
         self.previous: tuple[Scene, Scene] | None = None  # of this process's subjects
 
-    def step(self, *, stopping: bool = False) -> StepLog:
+    def step(self, *, stopping: Callable[[], bool] = lambda: False) -> StepLog:
         """One optimiser step.
 
         Args:
-            stopping: somebody asked this process to stop; the log says whether any process was asked.
+            stopping: whether this process was asked to stop; the log says whether any process was.
         Raises:
             DivergedError: after ten steps in a row whose gradients were not finite.
         """
@@ -82,16 +82,21 @@ class Trainer:
         self.apply(log)
         return log
 
-    def gradients(self, *, stopping: bool = False) -> StepLog:
+    def gradients(self, *, stopping: Callable[[], bool] = lambda: False) -> StepLog:
         """Fill `.grad` of the trained weights, and say how that went."""
-        log = StepLog(self.step_number, stopping=stopping)
+        log = StepLog(self.step_number)
         due = self._due(self.step_number)
         places = self.share.subjects(self.batch)
         done = [self._accumulate(chunk, self.step_number, due, log) for chunk in _chunks(places, self.micro_batch)]
+        log.stopping = stopping()
         self.share.reduce(self.trained.values(), log)
         self._remember(done)
         log.gradient_norm = _norm([p.grad for p in self.trained.values() if p.grad is not None])
         return log
+
+    def forget_gradients(self) -> None:
+        """Drop what a step that was broken off has left; weights, moments and step are as before it."""
+        self.optimizer.zero_grad(set_to_none=True)
 
     def apply(self, log: StepLog) -> None:
         """Adam, or nothing if the loss or a gradient is not finite."""
@@ -104,7 +109,7 @@ class Trainer:
             self.optimizer.step()
             if self.averaged is not None:
                 follow(self.averaged, self.trained, self.ema, self.step_number)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
         self.step_number += 1
         if self.skipped_in_a_row >= MAX_SKIPPED:
             raise DivergedError(

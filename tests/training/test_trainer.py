@@ -335,3 +335,109 @@ def test_the_learning_rate_falls_along_a_cosine():
     assert lr(10) == pytest.approx(0.1)
     assert lr(5) == pytest.approx(0.55)
     assert all(lr(i) > lr(i + 1) for i in range(10))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_step_in_micro_batches_is_the_step(name, size):
+    """Also the second one, where LDIS reads the scenes of the step before."""
+    whole, parts = (Trainer(toy(), method(name), batch=3, micro_batch=n, lr=lambda step: 1e-3) for n in (None, size))
+    for _ in range(2):
+        logs = [trainer.gradients() for trainer in (whole, parts)]
+        assert logs[1].loss == pytest.approx(logs[0].loss, rel=1e-10)
+        assert logs[1].figures.keys() == logs[0].figures.keys()
+        for key, parameter in whole.trained.items():
+            if parameter.grad is not None:
+                torch.testing.assert_close(parts.trained[key].grad, parameter.grad, rtol=1e-9, atol=1e-14)
+        for trainer, log in zip((whole, parts), logs):
+            trainer.apply(log)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_terms_own_gradients_add_up_to_the_step_and_leave_the_trainer_alone(name):
+    trainer = Trainer(toy(), method(name), lr=lambda step: 1e-3)
+    trainer.step()
+    before = {key: p.detach().clone() for key, p in trainer.trained.items()}
+    previous = trainer.previous
+    own = trainer.term_gradients(trainer.step_number)
+    assert list(own) == list(trainer.method.terms)
+    assert trainer.previous is previous
+    assert all(p.grad is None and torch.equal(p, before[key]) for key, p in trainer.trained.items())
+    trainer.gradients()
+    for key, parameter in trainer.trained.items():
+        parts = [gradients[key] for gradients in own.values() if key in gradients]
+        if parameter.grad is not None:
+            torch.testing.assert_close(sum(parts), parameter.grad, rtol=1e-8, atol=1e-14)
+
+
+def test_what_a_term_puts_on_the_pictures_is_its_gradient_there():
+    trainer = Trainer(toy(), method("ld-released"))
+    batch, pixels = trainer.look_at(0, "score")
+    assert [view.mirrored for view in pixels] == [False, True]
+    assert all(set(found) == {"image"} for found in pixels.values())
+    term = trainer.method.terms["score"]
+    images = [batch.trained.views[view].image for view in pixels]
+    again = torch.autograd.grad(term.loss(batch, 0), images)
+    for want, found in zip(again, pixels.values()):
+        torch.testing.assert_close(found["image"], want)
+    assert all(p.grad is None for p in trainer.trained.values())
+
+
+def test_a_view_whose_values_nobody_reads_is_rendered_for_its_backward_alone():
+    seen = Counter()
+    for rerender in (True, False):
+        trainer = Trainer(toy(), method("ld at a noise"), rerender=rerender)
+        look = trainer._look
+
+        def counted(renderer, scene, batch, views, stage, trainer=trainer, look=look, rerender=rerender):
+            if renderer is trainer.renderer:
+                seen.update((rerender, view.name, view.mirrored, torch.is_grad_enabled()) for view in views)
+            return look(renderer, scene, batch, views, stage)
+
+        trainer._look = counted
+        trainer.gradients()
+    assert (True, "main", True, False) not in seen  # the mirrored view, without a graph
+    assert seen[True, "main", True, True] == seen[True, "main", False, False] == seen[True, "main", False, True] == 1
+    assert seen[False, "main", True, True] == seen[False, "main", False, True] == 1
+
+
+def test_a_view_and_its_mirror_are_one_call_where_graphs_are_kept():
+    trainer, calls = Trainer(toy(), method("ld at a noise"), rerender=False), []
+    render = trainer.renderer.render
+    trainer.renderer.render = lambda scene, cameras, **given: (
+        calls.append(cameras.cam2world.shape[1]) or render(scene, cameras, **given)
+    )
+    trainer.gradients()
+    assert calls == [2, 1, 1, 1, 1]  # the pair, and the grid's four
+
+
+def test_a_gradient_above_the_limit_is_scaled_down_to_it_and_one_below_is_left():
+    for limit, factor in ((None, 1.0), (1e9, 1.0), (1e-3, None)):
+        trainer = Trainer(toy(), method("sds"), clip=limit, lr=lambda step: 1e-3)
+        log = trainer.gradients()
+        before = torch.cat([p.grad.flatten() for p in trainer.trained.values() if p.grad is not None])
+        taken = []
+        trainer.optimizer.step = lambda taken=taken, trainer=trainer: taken.append(
+            torch.cat([p.grad.flatten() for p in trainer.trained.values() if p.grad is not None])
+        )
+        trainer.apply(log)
+        want = before * (limit / before.norm() if factor is None else factor)
+        torch.testing.assert_close(taken[0], want)
+
+
+def test_the_average_follows_the_weights_and_is_what_is_published():
+    trainer = Trainer(toy(), method("sds"), ema=0.5, lr=lambda step: 1e-2)
+    start = {name: p.detach().clone() for name, p in trainer.trained.items()}
+    trainer.step()
+    inner = {name: p.detach().clone() for name, p in trainer.trained.items()}
+    for name, average in trainer.averaged.items():
+        torch.testing.assert_close(average, start[name].lerp(inner[name], 0.9))  # 1 - min(decay, 1 / 10)
+    with trainer.published_weights():
+        assert all(torch.equal(p, trainer.averaged[name]) for name, p in trainer.trained.items())
+    assert all(torch.equal(p, inner[name]) for name, p in trainer.trained.items())
+
+
+def test_the_learning_rate_rises_evenly_over_the_warm_up():
+    plain, warmed = cosine_decay(1.0, 1.0, 100), cosine_decay(1.0, 1.0, 100, warmup=4)
+    assert [warmed(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert [plain(step) for step in range(6)] == [1.0] * 6
