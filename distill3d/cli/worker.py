@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 
 import typer
 
 from distill3d.cli import DEBUG, app
-from distill3d.errors import Distill3dError
+from distill3d.errors import Distill3dError, DivergedError
 from distill3d.training.reports import THREADS, report_error, report_in
+
+PATIENCE = 120  # seconds
 
 
 def main() -> None:
     report_in()
-    if os.environ.get("RANK", "0") != "0":
+    leads = os.environ.get("RANK", "0") == "0"
+    if not leads:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leading process tells, in the sum of a step
     _take_threads()
     try:
@@ -28,6 +32,8 @@ def main() -> None:
             traceback.print_exc()
         if not report_error(str(error), lost=isinstance(error, LostProcessError)):
             typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        if isinstance(error, DivergedError) and not leads:
+            time.sleep(PATIENCE)  # all have this error, and the first to end ends all: the leading one has a report
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -103,6 +103,8 @@ class ViewShare(SeveralShare):
     process carries its own views' on to the scene. Small integers say beforehand what is sent: nothing is pickled.
     """
 
+    lockstep = True
+
     def renders(self, place: int) -> bool:
         return place % self.world == self.rank
 
