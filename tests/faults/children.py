@@ -13,7 +13,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import diffusers  # noqa: F401  the server imports what the embedded scorer will want
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -29,6 +28,9 @@ from distill3d.training.loop import CHECKPOINTS, METRICS
 
 torch.set_num_threads(1)
 SYSTEM_CALLS = ("mkdir", "fsync", "replace", "unlink", "rmdir")  # of `os`, by which files and folders come and go
+
+
+imported = [__name__]  # by the server, before its first child
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _watch_saves(kill: InSave | None, count: Path | None) -> None:
 def start(target, *arguments) -> multiprocessing.process.BaseProcess:
     """A process that calls `target`, forked from the server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(imported)
     process = context.Process(target=target, args=arguments)
     process.start()
     return process

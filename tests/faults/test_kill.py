@@ -8,6 +8,7 @@ import time
 import pytest
 
 from distill3d.config import DistillConfig
+from tests.faults import children
 from tests.faults.children import InSave, ended, is_midway, losses, run, start, step_seconds, steps_noted
 
 SETTINGS = {"style": "zombie", "method": "ld-released", "ema": 0.9, "warmup": 3, "keep": 2}
@@ -20,7 +21,8 @@ def test_a_run_of_the_toy_survives_five_kills(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_the_embedded_pair_survives_twenty_kills(tmp_path):
+def test_a_run_of_the_embedded_pair_survives_twenty_kills(tmp_path, monkeypatch):
+    monkeypatch.setattr(children, "imported", [*children.imported, "tests.faults.embedded"])
     survive(TINY, tmp_path, points=20, midway=15)
 
 
