@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from distill3d.training.planning.results import Results
 
@@ -82,7 +82,7 @@ class Rehearsal(TorchDispatchMode):
         if func is aten.index.Tensor:
             args = (args[0], _numbered(args[1]))
         out = self.results.of(func, args, kwargs)
-        count = flop_registry.get(func._overloadpacket)
+        count = FLOPS.get(func._overloadpacket)
         if count is not None:
             self.on_flops(int(count(*args, **kwargs, out_val=out)), given[0].dtype)
         return out
@@ -133,27 +133,31 @@ def _numbered(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
     return found
 
 
-class PlayedDevice(TorchFunctionMode):
-    """Lets the meta device be taken for the one that is planned for, where a program asks.
+@contextmanager
+def played(kind: DeviceKind) -> Iterator[None]:
+    """Let tensors on meta be taken for ones of the device that is planned for.
 
-    Attention is the fused kernel that keeps no matrix of all pairs, as both CPU and GPUs have it; on meta torch would
-    take the literal one.
+    Attention is the fused kernel that keeps no matrix of all pairs, as CPUs and GPUs have it; on meta torch takes the
+    literal one. Names are replaced for as long as this lasts, for meta tensors only: a mode of torch's would not be
+    there in what a backward computes again.
     """
+    attention = F.scaled_dot_product_attention
 
-    def __init__(self, kind: DeviceKind):
-        super().__init__()
-        self.kind = kind
+    def fused(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return (_fused_attention if query.is_meta else attention)(query, *args, **kwargs)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and args and args[0].is_meta:
-            return _fused_attention(*args, **kwargs)
-        if func is _IS_CUDA and self.kind == "cuda":
-            return func(*args) or args[0].is_meta
-        return func(*args, **kwargs)
+    F.scaled_dot_product_attention = fused
+    if kind == "cuda":
+        torch.Tensor.is_cuda = property(lambda tensor: tensor.is_meta or _is_cuda(tensor))  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = attention
+        if kind == "cuda":
+            del torch.Tensor.is_cuda  # what it inherits again
 
 
-_IS_CUDA = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined]
+_is_cuda = torch._C.TensorBase.is_cuda.__get__  # type: ignore[attr-defined]
 
 
 def _fused_attention(
@@ -170,3 +174,20 @@ def _fused_attention(
         attn_mask = torch.empty_like(attn_mask, dtype=query.dtype)
     fused = aten._scaled_dot_product_flash_attention_for_cpu
     return fused(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
+
+
+def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _attention_backward_flops(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+) -> int:
+    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+
+
+FLOPS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
