@@ -31,6 +31,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, also for child 
 import torch
 from step_count import METHODS, Tallies, count_method, count_released
 from step_models import FROZEN, GENERATOR, NEURAL_RESOLUTION, RENDERING
+from step_parts import sum_of_parts, time_parts, whole_step
+from step_seconds import measure_reduced
+
+from distill3d.scorers.architectures import Size
 
 RELEASED_TFLOP = 28.44
 # Part: forward and backward calls of a step, TFLOP of a forward and of a backward; None where none was published.
@@ -49,7 +53,10 @@ RELEASED_CALLS: dict[str, tuple[int, int, float | None, float | None]] = {
     "Depth Anything": (4, 0, 0.381, None),
     "LPIPS": (1, 1, None, None),
 }
-COUNT_GOALS = {"ld-released": 0.64, "ld": 0.40, "ld --fast": 0.25}  # shares of the released step
+COUNT_GOALS = {"ld-released": 0.64, "ld": 0.40, "ld --fast": 0.25}  # shares of the released step's TFLOP
+SECONDS_GOALS = {"ld-released": 0.70, "ld": 0.45}  # shares of its CPU time at the reduced size
+EQUAL = 1e-4  # relative L2 of two gradients that are the same mathematics
+STEP_GIB = 12.0
 
 
 def differences(tallies: Tallies) -> list[str]:
@@ -98,7 +105,7 @@ def entry(tallies: Tallies, released: float) -> dict[str, Any]:
     }
 
 
-def configuration(size: Any) -> dict[str, Any]:
+def configuration(size: Size) -> dict[str, Any]:
     return {
         "backbone": "panohead",
         "size": size,
@@ -108,13 +115,12 @@ def configuration(size: Any) -> dict[str, Any]:
         "batch": 1,
         "dtype": "float32",
         "weights": "random",
-        "options": {name: options for name, (_, options) in METHODS.items()},
         "torch": torch.__version__,
         "threads": 1,
     }
 
 
-def count(size: Any) -> tuple[dict[str, Tallies], list[str]]:
+def count(size: Size) -> tuple[dict[str, Tallies], list[str]]:
     """Every method's tallies, and what is wrong with the released one's."""
     tallies = {"released": count_released(size)}
     wrong = differences(tallies["released"]) if size == "full" else []
@@ -127,8 +133,38 @@ def missed(shares: dict[str, float], goals: dict[str, float], what: str) -> list
     return [
         f"{name}: {shares[name]:.3f} of the released step's {what}, wanted at most {goal}"
         for name, goal in goals.items()
-        if name in shares and shares[name] > goal
+        if shares[name] > goal
     ]
+
+
+def measure_at_reduced_size(methods: dict[str, Any], repeats: int) -> tuple[dict[str, Any], list[str]]:
+    """Seconds and peaks into the methods' rows; what else was measured, and goals that were missed."""
+    measured, apart = measure_reduced(repeats)
+    for name, best in measured.items():
+        methods[name].update(cpu_seconds=round(best.seconds, 2), peak_gib=round(best.gib, 2))
+    shares = {name: best.seconds / measured["released"].seconds for name, best in measured.items()}
+    misses = missed(shares, SECONDS_GOALS, "CPU time")
+    if not apart <= EQUAL:
+        misses.append(f"ld-released: the gradient is {apart:.1e} from the released schedule's, wanted at most {EQUAL}")
+    return {
+        "gradient_of_ld_released_against_released": apart,
+        "cpu_shares": {name: round(share, 3) for name, share in shares.items()},
+        "peaks": "of the whole process, the networks of both methods loaded",
+        "repeats": repeats,
+    }, misses
+
+
+def measure_at_full_size(methods: dict[str, Any], tallies: dict[str, Tallies]) -> tuple[dict[str, Any], list[str]]:
+    """The same at full size, where CPU seconds are a sum of parts, and memory that of one whole step."""
+    whole = whole_step("half")
+    seconds = time_parts(lambda line: print(line, file=sys.stderr, flush=True))
+    for name, of_method in tallies.items():
+        total = sum_of_parts(of_method, seconds, released=name == "released", fast=name.endswith("--fast"))
+        methods[name].update(cpu_seconds=round(total, 1), cpu_seconds_are="sum of parts")
+    misses = []
+    if not whole["peak_gib"] <= STEP_GIB:
+        misses.append(f"A whole ld step in half precision takes {whole['peak_gib']:.2f} GiB, wanted at most {STEP_GIB}")
+    return {"one_whole_ld_step": whole, "cpu_seconds_of_parts": seconds}, misses
 
 
 def show(report: dict[str, Any]) -> None:
@@ -140,11 +176,11 @@ def show(report: dict[str, Any]) -> None:
             tflop = method["parts"].get(part)
             tail = "" if tflop is None else f"{tflop:9.3f}"
             print(f"  {part:28s} {p['forward']:8d} {p['backward']:9d} {tail}")
-        for key in ("cpu_seconds", "peak_gib", "sum_of_parts"):
-            if method.get(key) is not None:
+        for key in ("cpu_seconds", "cpu_seconds_are", "peak_gib"):
+            if key in method:
                 print(f"  {key}: {method[key]}")
     for key, value in report.get("measured", {}).items():
-        print(f"{key}: {value}")
+        print(f"\n{key}: {value}")
 
 
 def main() -> None:
@@ -157,17 +193,20 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
 
-    tallies, wrong = count("full") if given.size == "full" else count("reduced")
+    tallies, wrong = count(given.size)
     if wrong:
         sys.exit("The released schedule is not what was staged:\n" + "\n".join(f"  {line}" for line in wrong))
-    released = total_of(tallies["released"])
-    reference = RELEASED_TFLOP if given.size == "full" else released
-    report: dict[str, Any] = {
-        "methods": {name: entry(t, reference) for name, t in tallies.items()},
-        "configuration": configuration(given.size),
-    }
-    shares = {name: method["share_of_released"] for name, method in report["methods"].items()}
-    misses = missed(shares, COUNT_GOALS, "TFLOP") if given.size == "full" else []
+    full = given.size == "full"
+    released = RELEASED_TFLOP if full else total_of(tallies["released"])
+    methods = {name: entry(t, released) for name, t in tallies.items()}
+    report: dict[str, Any] = {"methods": methods, "configuration": configuration(given.size)}
+    misses = []
+    if full:
+        misses += missed({n: m["share_of_released"] for n, m in methods.items()}, COUNT_GOALS, "TFLOP")
+    if not given.count_only:
+        done = measure_at_full_size(methods, tallies) if full else measure_at_reduced_size(methods, given.repeats)
+        report["measured"] = done[0]
+        misses += done[1]
     if given.json:
         print(json.dumps(report))
     else:

@@ -19,11 +19,7 @@ from distill3d.styles import CATALOGUE
 from distill3d.training.trainer import Trainer
 
 STYLE = CATALOGUE["werewolf"]
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {  # name to method and options
-    "ld-released": ("ld-released", {}),
-    "ld": ("ld", {"path": "noise"}),
-    "ld --fast": ("ld", {"path": "noise"}),
-}
+METHODS = {"ld-released": "ld-released", "ld": "ld", "ld --fast": "ld"}  # as a user writes them, and the method's name
 Tallies = dict[str, Tally]
 
 

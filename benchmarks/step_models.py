@@ -13,6 +13,7 @@ import torch
 from step_meter import Meter
 from torch import Tensor
 
+from distill3d.precision import dtypes_of
 from distill3d.scorers.architectures import Size, sd15
 from distill3d.scorers.diffusers import DiffusersScorer
 from distill3d_eg3d.architecture import Architecture, architecture_of
@@ -66,8 +67,10 @@ def make_renderer(size: Size, device: str = "cpu", *, reference: bool = False, *
     return renderer.requires_grad_(False).eval()
 
 
-def make_scorer(size: Size, device: str = "cpu", **options: Any) -> DiffusersScorer:
-    return sd15(size, controlnets=("depth", "canny"), device=device, **options)
+def make_scorer(size: Size, device: str = "cpu", precision: str = "float32", *, fast: bool = False) -> DiffusersScorer:
+    """Stable Diffusion 1.5 with ControlNets for depth and edges, random weights, the same at every call."""
+    dtype, vae_dtype = dtypes_of(precision)
+    return sd15(size, fast=fast, dtype=dtype, vae_dtype=vae_dtype, device=device)
 
 
 def watch_renderer(meter: Meter, renderer: TriplaneRenderer, suffix: str = "") -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from released_step import ReleasedStep
-from step_count import STYLE, make_trainer
+from step_count import STYLE, make_trainer, scorer_of
 from step_models import make_scorer
 from torch import Tensor
 
 from distill3d.draws import Draws
 from distill3d.renderer import Scene
+from distill3d.scorers.diffusers import DiffusersScorer
 from distill3d.training.trainer import Trainer
 
 Gradients = dict[str, Tensor]
@@ -43,8 +44,8 @@ def forget_peak() -> None:
 class Second:
     """A trainer's second step, as often as one likes: the first knows no step before it."""
 
-    def __init__(self, name: str, **options: Any):
-        self.trainer: Trainer = make_trainer(name, "reduced", "cpu", **options)
+    def __init__(self, name: str, scorer: DiffusersScorer):
+        self.trainer: Trainer = make_trainer(name, "reduced", "cpu", scorer)
         self.trainer.step()
         self.previous: tuple[Scene, Scene] | None = self.trainer.previous
 
@@ -56,8 +57,7 @@ class Second:
     def released(self) -> Gradients:
         """The released schedule at the same draws and weights."""
         trainer = self.trainer
-        scorer = next(iter(trainer.method.terms.values())).term.denoising.scorer  # type: ignore[attr-defined]
-        step = ReleasedStep(trainer.renderer, trainer.reference, scorer, STYLE.prompt)
+        step = ReleasedStep(trainer.renderer, trainer.reference, scorer_of(trainer), STYLE.prompt)
         with wanting_gradients(trainer.renderer.generator.decoder):  # type: ignore[attr-defined, arg-type]
             step.gradients(Draws(trainer.seed, trainer.step_number, (0,)), self.previous)
         return self._taken()
@@ -92,7 +92,7 @@ def relative_difference(one: Gradients, other: Gradients) -> float:
 def measure_reduced(repeats: int) -> tuple[dict[str, Measured], float]:
     """Seconds and peak of each, and how far the gradient of `ld-released` is from the released schedule's."""
     scorer = make_scorer("reduced")
-    released, ld = Second("ld-released", scorer=scorer), Second("ld", scorer=scorer)
+    released, ld = Second("ld-released", scorer), Second("ld", scorer)
     works: dict[str, Callable[[], Gradients]] = {
         "released": released.released,
         "ld-released": released.ours,

@@ -103,6 +103,7 @@ def sd15(
     controlnets: Collection[str] = ("depth", "canny"),
     fast: bool = False,
     dtype: torch.dtype = torch.float32,
+    vae_dtype: torch.dtype | None = None,
     device: str = "cpu",
 ) -> DiffusersScorer:
     """A scorer of Stable Diffusion 1.5's shapes with random weights; nothing is downloaded.
@@ -111,6 +112,7 @@ def sd15(
         size: "full" for 512 px; "reduced" has half of every width and looks at 256 px.
         controlnets: the names of the control pictures, each with a network of its own.
         fast: the tiny autoencoder (TAESD) instead of the VAE.
+        dtype, vae_dtype: see `DiffusersScorer`.
         device: "meta" for shapes alone.
     Raises:
         ConfigError: for another size.
@@ -124,8 +126,9 @@ def sd15(
             "text_encoder": CLIPTextModel(CLIPTextConfig(**sized(TEXT, size))),
         }
         controls = {name: _controlnet(size) for name in controlnets}
+    schedule = DDIMScheduler(**SCHEDULE)
     return DiffusersScorer(
-        **nets, tokenizer=NumberedWords(), scheduler=DDIMScheduler(**SCHEDULE), controlnets=controls, dtype=dtype
+        **nets, tokenizer=NumberedWords(), scheduler=schedule, controlnets=controls, dtype=dtype, vae_dtype=vae_dtype
     )
 
 

@@ -1,0 +1,139 @@
+"""How close a step's gradients in half precision come to those in float32: cosines, at equal draws and weights.
+
+    python benchmarks/grad_precision.py [--pairs embedded reduced] [--steps 4] [--json]
+
+Two pairs: the embedded backbone and scorer, which are trained, and the reduced configuration of step_models.py, whose
+weights are random. Two methods: `ld` with path=noise and `ld-released`. In half are, one after the other, the autoencoder
+(its encoder's backward), the score (UNet, ControlNets, text), and both: the whole step. Compared are the gradient that
+each term puts on the pictures, and that on all trained weights. The smallest of the steps counts.
+
+Ends with 1 if the precision "half" (float16 networks around a bfloat16 autoencoder, what a run on a GPU takes unless
+told otherwise) falls below .999 anywhere. "bfloat16" is shown beside it, for information.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+
+import torch
+from diffusers import DDIMScheduler
+from step_models import make_renderer, make_scorer
+from torch import Tensor
+
+from distill3d.methods import build_method
+from distill3d.plugins import registry
+from distill3d.precision import dtypes_of
+from distill3d.scorers.architectures import SCHEDULE
+from distill3d.scorers.diffusers import DiffusersScorer, load_tiny
+from distill3d.styles import CATALOGUE
+from distill3d.tiny.generator import load_tiny as load_tiny_backbone
+from distill3d.training.trainer import Trainer
+
+GOAL = 0.999
+HALVES = ("half", "bfloat16")  # the first must reach the goal
+METHODS: dict[str, dict[str, Any]] = {"ld": {"path": "noise"}, "ld-released": {}}
+PAIRS = {
+    "embedded": (load_tiny_backbone, load_tiny),
+    "reduced": (lambda: make_renderer("reduced"), lambda: make_scorer("reduced")),
+}
+Dtypes = tuple[torch.dtype, torch.dtype]  # of the score's networks, of the autoencoder
+Gradients = dict[str, list[Tensor]]  # "images" and "weights", step by step
+
+
+def parts_in(half: str) -> dict[str, Dtypes]:
+    networks, autoencoder = dtypes_of(half)
+    return {
+        "autoencoder": (torch.float32, autoencoder),
+        "score": (networks, torch.float32),
+        "whole step": (networks, autoencoder),
+    }
+
+
+def computing_in(scorer: DiffusersScorer, dtypes: Dtypes) -> DiffusersScorer:
+    """A float32 scorer's networks, cast."""
+    cast = DiffusersScorer(
+        unet=scorer.unet,
+        vae=scorer.vae,
+        text_encoder=scorer.text_encoder,
+        tokenizer=scorer.tokenizer,
+        scheduler=DDIMScheduler(**SCHEDULE),
+        controlnets=dict(scorer.controlnets.items()),
+        dtype=dtypes[0],
+        vae_dtype=dtypes[1],
+    )
+    cast.grid_words = scorer.grid_words
+    return cast
+
+
+def gradients(pair: str, method: str, dtypes: Dtypes, steps: int) -> Gradients:
+    """Of the first steps' draws, at the weights as they are."""
+    make_backbone, make_scorer_of = PAIRS[pair]
+    renderer, scorer = make_backbone(), computing_in(make_scorer_of(), dtypes)
+    factory = registry().find("method", method).load()
+    built = build_method(method, factory, scorer, CATALOGUE["zombie"], renderer.defaults, METHODS[method])
+    trainer = Trainer(renderer, built, batch=1, rerender=renderer.defaults.rerender)
+    found: Gradients = {"images": [], "weights": []}
+    for step in range(steps):
+        each = trainer.term_gradients(step)
+        found["weights"].append(_joined([sum_of(each, name) for name in trainer.trained]))
+        for term in each:
+            if getattr(built.terms[term].term, "denoising", None) is not None:
+                _, on_pixels = trainer.look_at(step, term)
+                found["images"].append(_joined([g for view in on_pixels.values() for g in view.values()]))
+    return found
+
+
+def sum_of(each: dict[str, dict[str, Tensor]], name: str) -> Tensor | None:
+    of_terms = [term[name] for term in each.values() if name in term]
+    return torch.stack(of_terms).sum(0) if of_terms else None
+
+
+def _joined(tensors: list[Tensor | None]) -> Tensor:
+    return torch.cat([t.double().flatten() for t in tensors if t is not None])
+
+
+def smallest_cosine(one: list[Tensor], other: list[Tensor]) -> float:
+    return min(float(torch.nn.functional.cosine_similarity(a, b, 0)) for a, b in zip(one, other, strict=True))
+
+
+def rows(pairs: list[str], steps: int) -> Iterator[dict[str, Any]]:
+    for pair in pairs:
+        for method in METHODS:
+            exact = gradients(pair, method, (torch.float32, torch.float32), steps)
+            for half in HALVES:
+                for part, dtypes in parts_in(half).items():
+                    found = gradients(pair, method, dtypes, steps)
+                    cosines = {what: smallest_cosine(found[what], exact[what]) for what in exact}
+                    yield {"pair": pair, "method": method, "precision": half, "part": part, **cosines}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", nargs="+", choices=[*PAIRS], default=[*PAIRS])
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if not given.json:
+        print(f"{'pair':10s} {'method':12s} {'precision':10s} {'part':12s} {'images':>9s} {'weights':>9s}")
+    found = []
+    for row in rows(given.pairs, given.steps):
+        found.append(row)
+        if not given.json:
+            print("{pair:10s} {method:12s} {precision:10s} {part:12s} {images:9.6f} {weights:9.6f}".format(**row))
+    if given.json:
+        print(json.dumps({"goal": GOAL, "steps": given.steps, "rows": found}))
+    low = [r for r in found if r["precision"] == HALVES[0] and min(r["images"], r["weights"]) < GOAL]
+    if low:
+        sys.exit("Below the goal: " + "; ".join(f"{r['pair']} {r['method']} {r['part']}" for r in low))
+
+
+if __name__ == "__main__":
+    main()
