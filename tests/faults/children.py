@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo
 from safetensors.torch import save_file
 
 from distill3d import recipe
