@@ -84,16 +84,29 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
 
 
 def drop_leftovers(folder: Path) -> None:
-    """Delete what writers that were killed left half-written in a folder and below; nobody may be writing there.
+    """Delete what writers that were killed left half-written in a folder and below.
 
     What `folder_written_aside` was about to replace stays where its successor did not come.
     """
     for path in [*folder.rglob(".*")]:
-        name = re.fullmatch(r"\.(.+)\.(part|old)\d+(\.\w+)?", path.name)
-        if name and (name[2] == "part" or path.with_name(name[1]).exists()):
+        name = re.fullmatch(r"\.(.+)\.(part|old)(\d+)(\.\w+)?", path.name)
+        if name and not _is_another(int(name[3])) and (name[2] == "part" or path.with_name(name[1]).exists()):
             shutil.rmtree(path, ignore_errors=True)
             with suppress(OSError):
                 path.unlink()
+
+
+def _is_another(pid: int) -> bool:
+    """Whether there is another process of that number, which may be writing."""
+    if pid == os.getpid() or os.name != "posix":  # elsewhere signal 0 is a real one
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,8 @@ import pytest
 from distill3d.errors import RunError
 from distill3d.files import drop_leftovers, folder_written_aside, sha256, storing, write_text, written_aside
 
+NOBODY = 2**31 - 1  # no system gives that number to a process
+
 
 class StopHereError(Exception):
     """Something that has nothing to do with files."""
@@ -150,8 +152,10 @@ def test_a_replacement_that_fails_at_its_second_rename_puts_the_older_folder_bac
 
 
 def test_leftovers_are_deleted_and_nothing_that_looks_almost_like_them(tmp_path):
-    left = [".a.txt.part12.txt", "deep/.b.part3", "deep/.step.part4/one", "deep/.step-1.old5/one"]
-    kept = ["a.part1", ".hidden", ".c.part", ".d.part1.txt.x", "deep/.step-2.old5/one", "deep/step-1/one", "deep/b"]
+    gone, here, parent = NOBODY, os.getpid(), os.getppid()
+    left = [f".a.txt.part{gone}.txt", f"deep/.b.part{here}", f"deep/.s.part{gone}/one", f"deep/.step-1.old{gone}/one"]
+    kept = [f"a.part{gone}", ".hidden", ".c.part", f".d.part{gone}.txt.x", f".e.part{parent}"]
+    kept += [f"deep/.step-2.old{gone}/one", "deep/step-1/one", "deep/b"]
     for name in [*left, *kept]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

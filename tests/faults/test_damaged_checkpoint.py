@@ -7,7 +7,9 @@ import shutil
 
 import pytest
 
-from distill3d.errors import RunError, WeightsError
+from distill3d import recipe
+from distill3d.config import DistillConfig
+from distill3d.errors import ConfigError, RunError, WeightsError
 from distill3d.methods import sds
 from distill3d.training.checkpoint import (
     best_checkpoint,
@@ -17,6 +19,7 @@ from distill3d.training.checkpoint import (
     save_checkpoint,
     saved_config,
 )
+from tests.faults.children import bare, losses
 from tests.training.test_checkpoint import same, saved_at, trainer
 
 
@@ -132,3 +135,61 @@ def test_a_damaged_average_is_found_before_it_is_used(tmp_path):
     (save_checkpoint(tmp_path, one).path / "averaged.safetensors").unlink()
     with pytest.raises(WeightsError, match="averaged"):
         load_checkpoint(latest_checkpoint(tmp_path), trainer(sds, ema=0.9))
+
+
+RUN = DistillConfig(style="zombie", backbone="toy", method="ld-released", steps=6, save_every=2, ema=0.9, keep=3)
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """Two folders: a finished run, and its copy as it was at a kill after the checkpoint of step 4."""
+    bare(monkeypatch)
+    straight, stopped = recipe.distill(RUN, tmp_path / "straight"), tmp_path / "stopped"
+    shutil.copytree(straight, stopped)
+    shutil.rmtree(stopped / "checkpoints" / "step-000006")
+    for name in ("run.json", "weights.safetensors"):
+        (stopped / name).unlink()
+    return straight, stopped
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_and_says_so(stopped, caplog):
+    straight, folder = stopped
+    file = folder / "checkpoints" / "step-000004" / "state.safetensors"
+    os.truncate(file, file.stat().st_size // 2)
+    recipe.resume(folder)
+    assert len([r for r in caplog.records if "step-000004/state.safetensors" in r.getMessage()]) == 1
+    assert (folder / "weights.safetensors").read_bytes() == (straight / "weights.safetensors").read_bytes()
+    assert losses(folder) == losses(straight)
+    assert newest_good(folder / "checkpoints") == (6, [])
+
+
+def test_a_run_of_a_newer_version_is_not_continued_from_an_older_checkpoint(stopped):
+    _, folder = stopped
+    path = folder / "checkpoints" / "step-000004" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+    with pytest.raises(WeightsError, match="version 99"):
+        recipe.resume(folder)
+    assert not (folder / "weights.safetensors").exists()
+
+
+def test_a_changed_config_is_refused_with_the_difference_and_free_settings_change(stopped):
+    """Whether it is asked for, or config.json was edited."""
+    straight, folder = stopped
+    with pytest.raises(ConfigError, match=r"lr: 0\.001 -> 0\.5"):
+        recipe.resume(folder, changes={"lr": 0.5})
+    text = (folder / "config.json").read_text()
+    edited = json.dumps({**json.loads(text), "seed": 7})
+    (folder / "config.json").write_text(edited)
+    with pytest.raises(ConfigError, match="seed: 0 -> 7"):
+        recipe.resume(folder)
+    (folder / "config.json").write_text(text)
+    recipe.resume(folder, changes={"save_every": 5, "keep": 9})
+    assert (folder / "weights.safetensors").read_bytes() == (straight / "weights.safetensors").read_bytes()
+
+
+def test_a_changed_config_that_is_asked_for_is_noted_in_the_next_checkpoint(stopped):
+    straight, folder = stopped
+    recipe.resume(folder, changes={"lr": 0.5}, override=True)
+    last = latest_checkpoint(folder / "checkpoints")
+    assert (last.step, saved_config(last).lr) == (6, 0.5)
+    assert (folder / "weights.safetensors").read_bytes() != (straight / "weights.safetensors").read_bytes()

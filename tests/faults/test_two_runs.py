@@ -16,6 +16,7 @@ from distill3d.config import DistillConfig
 from distill3d.errors import RunError
 from distill3d.training.lock import LOCK, run_lock
 from tests.faults.children import ended, run, start, steps_noted, told
+from tests.test_files import NOBODY
 
 LONG = DistillConfig(style="zombie", backbone="toy", method="sds", steps=2000, save_every=10)
 
@@ -74,23 +75,16 @@ def test_a_lock_without_a_readable_note_locks_all_the_same(tmp_path, holder, not
         pass
 
 
-def test_what_a_killed_writer_left_is_deleted_and_nothing_else(tmp_path):
-    with run_lock(tmp_path):
-        pass
-    left = [".weights.safetensors.part12.safetensors", "previews/.a.png.part3.png", "checkpoints/.step-000004.part7/a"]
-    kept = ["a.part1", ".hidden", ".b.part", "checkpoints/.step-000002.old7/a", "checkpoints/step-000003/a"]
-    for name in [*left, *kept, "checkpoints/.step-000003.old7/a"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    with run_lock(tmp_path):
-        pass
-    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted([*kept, LOCK])
-
-
-def test_a_folder_that_was_no_run_is_not_swept(tmp_path):
-    (tmp_path / ".mine.part1").touch()
-    with run_lock(tmp_path):
-        assert (tmp_path / ".mine.part1").exists()
+def test_what_a_killed_writer_left_is_deleted_where_a_run_was(tmp_path):
+    for name in ("run/checkpoints", "folder"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / f".step-000004.part{NOBODY}").touch()
+    (tmp_path / "run" / LOCK).touch()
+    for name in ("run", "folder"):
+        with run_lock(tmp_path / name):
+            pass
+    assert not os.listdir(tmp_path / "run" / "checkpoints")
+    assert (tmp_path / "folder" / f".step-000004.part{NOBODY}").exists()
 
 
 def test_a_file_in_the_place_of_the_folder_is_one_sentence(tmp_path):
