@@ -11,9 +11,9 @@ from distill3d.config import DistillConfig
 from tests.faults import children
 from tests.faults.children import InSave, ended, is_midway, losses, run, start, step_seconds, steps_noted
 
-SETTINGS = {"style": "zombie", "method": "ld-released", "ema": 0.9, "warmup": 3, "keep": 2}
-TOY = DistillConfig(backbone="toy", steps=12, save_every=2, **SETTINGS)
-TINY = DistillConfig(backbone="tiny", steps=16, save_every=2, batch=1, **SETTINGS)
+SETTINGS = {"style": "zombie", "save_every": 2, "ema": 0.9, "warmup": 3}
+TOY = DistillConfig(backbone="toy", method="ld-released", steps=12, **SETTINGS)
+TINY = DistillConfig(backbone="tiny", method="sds", options={"antithetic": True}, steps=16, **SETTINGS)
 
 
 def test_a_run_of_the_toy_survives_five_kills(tmp_path):
