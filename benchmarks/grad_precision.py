@@ -3,9 +3,9 @@
     python benchmarks/grad_precision.py [--pairs embedded reduced] [--steps 4] [--json]
 
 Two pairs: the embedded backbone and scorer, which are trained, and the reduced configuration of step_models.py, whose
-weights are random. Two methods: `ld` with path=noise and `ld-released`. In half are, one after the other, the autoencoder
-(its encoder's backward), the score (UNet, ControlNets, text), and both: the whole step. Compared are the gradient that
-each term puts on the pictures, and that on all trained weights. The smallest of the steps counts.
+weights are random. Two methods: `ld` with path=noise and `ld-released`. In half are, one after the other, the
+autoencoder (its encoder's backward), the score (UNet, ControlNets, text), and both: the whole step. Compared are the
+gradient that each term puts on the pictures, and that on all trained weights. The smallest of the steps counts.
 
 Ends with 1 if the precision "half" (float16 networks around a bfloat16 autoencoder, what a run on a GPU takes unless
 told otherwise) falls below .999 anywhere. "bfloat16" is shown beside it, for information.

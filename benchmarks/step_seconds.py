@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from released_step import ReleasedStep
 from step_count import STYLE, make_trainer, scorer_of
 from step_models import make_scorer
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill3d.draws import Draws
 from distill3d.renderer import Scene
-from distill3d.scorers.diffusers import DiffusersScorer
 from distill3d.training.trainer import Trainer
 
 Gradients = dict[str, Tensor]
@@ -42,12 +40,16 @@ def forget_peak() -> None:
 
 
 class Second:
-    """A trainer's second step, as often as one likes: the first knows no step before it."""
+    """A trainer's second step, as often as one likes: the first knows no step before it.
 
-    def __init__(self, name: str, scorer: DiffusersScorer):
-        self.trainer: Trainer = make_trainer(name, "reduced", "cpu", scorer)
-        self.trainer.step()
-        self.previous: tuple[Scene, Scene] | None = self.trainer.previous
+    Args:
+        wasted: a network that the released script leaves with requires_grad on, though it does not train it.
+    """
+
+    def __init__(self, trainer: Trainer, wasted: nn.Module | None = None):
+        self.trainer, self.wasted = trainer, wasted
+        trainer.step()
+        self.previous: tuple[Scene, Scene] | None = trainer.previous
 
     def ours(self) -> Gradients:
         self.trainer.gradients()
@@ -58,7 +60,7 @@ class Second:
         """The released schedule at the same draws and weights."""
         trainer = self.trainer
         step = ReleasedStep(trainer.renderer, trainer.reference, scorer_of(trainer), STYLE.prompt)
-        with wanting_gradients(trainer.renderer.generator.decoder):  # type: ignore[attr-defined, arg-type]
+        with wanting_gradients(self.wasted):
             step.gradients(Draws(trainer.seed, trainer.step_number, (0,)), self.previous)
         return self._taken()
 
@@ -69,11 +71,12 @@ class Second:
 
 
 @contextmanager
-def wanting_gradients(network: torch.nn.Module) -> Any:
-    """The script leaves requires_grad on in networks that it does not train."""
-    network.requires_grad_(True)
+def wanting_gradients(network: nn.Module | None) -> Iterator[None]:
+    if network is not None:
+        network.requires_grad_(True)
     yield
-    network.requires_grad_(False).zero_grad(set_to_none=True)
+    if network is not None:
+        network.requires_grad_(False).zero_grad(set_to_none=True)
 
 
 def relative_difference(one: Gradients, other: Gradients) -> float:
@@ -92,7 +95,8 @@ def relative_difference(one: Gradients, other: Gradients) -> float:
 def measure_reduced(repeats: int) -> tuple[dict[str, Measured], float]:
     """Seconds and peak of each, and how far the gradient of `ld-released` is from the released schedule's."""
     scorer = make_scorer("reduced")
-    released, ld = Second("ld-released", scorer), Second("ld", scorer)
+    trainers = [make_trainer(name, "reduced", "cpu", scorer) for name in ("ld-released", "ld")]
+    released, ld = (Second(t, t.renderer.generator.decoder) for t in trainers)  # type: ignore[attr-defined]
     works: dict[str, Callable[[], Gradients]] = {
         "released": released.released,
         "ld-released": released.ours,
