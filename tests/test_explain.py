@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from distill3d import cli
 from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, RunError
 from distill3d.explain import explain, explain_step
@@ -276,3 +277,13 @@ def test_a_run_has_come_as_far_as_its_log_or_its_checkpoints_say(tmp_path):
     assert steps_taken(tmp_path) == 3
     (tmp_path / "checkpoints" / "step-000009").mkdir(parents=True)
     assert steps_taken(tmp_path) == 9
+
+
+def test_the_command_says_where_the_page_is(a_run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["distill3d", "explain", str(a_run), "--step", "6", "--subject", "1"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    page = a_run / "explain" / "step-000006" / "index.html"
+    assert f"Explained: {page}" in capsys.readouterr().out.replace("\n", "")
+    assert "subject 1 of 2" in page.read_text(encoding="utf-8")
