@@ -44,7 +44,8 @@ from distill3d.training.checkpoint import (
 from distill3d.training.cpu import on_cpu
 from distill3d.training.lock import run_lock
 from distill3d.training.loop import CHECKPOINTS, Instruments, Outcome, Watch, train
-from distill3d.training.planning.apply import apply_plan
+from distill3d.training.planning.apply import apply_plan, current_plan
+from distill3d.training.planning.choose import choose_plan
 from distill3d.training.planning.plan import MemoryPlan, last_saving, next_smaller
 from distill3d.training.rates import cosine_decay
 from distill3d.training.share import Share
@@ -203,9 +204,7 @@ def _plan(recipe: Recipe) -> MemoryPlan:
     """How a step is computed: as the backbone's defaults say, or within the memory that the config allows."""
     config, renderer = recipe.config, recipe.renderer
     if config.vram is None:
-        return MemoryPlan(rerender=renderer.defaults.rerender)
-    from distill3d.training.planning.choose import choose_plan
-
+        return current_plan(renderer, recipe.scorer)
     assert config.batch is not None
     plan = choose_plan(
         renderer,

@@ -132,6 +132,12 @@ class AnySize(ABC):
         """`Renderer.render` with upto="raw", its pictures `size` pixels on a side."""
 
 
+class Thrifty(ABC):
+    """A capability of a backbone: it can keep less for its backward and compute that twice instead."""
+
+    low_memory: bool  # may be set at any time; pictures and gradients are the same
+
+
 def example(scene: Scene) -> Tensor:
     """An entry of floating numbers: cameras and points of this scene take its device and dtype."""
     return next(entry for entry in scene.values() if entry.is_floating_point())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError
-from distill3d.renderer import AnySize, Field, FromPhotos, Render, Renderer, RunDefaults
+from distill3d.renderer import AnySize, Field, FromPhotos, Render, Renderer, RunDefaults, Thrifty
 from distill3d.testing.camera_checks import CAMERA_CHECKS
 from distill3d.testing.contract import (
     NotApplicable,
@@ -211,11 +211,39 @@ def subjects_do_not_leak(bench: RendererBench) -> None:
 
 
 def views_are_independent(bench: RendererBench) -> None:
-    """Several cameras in one call give what each gives alone."""
-    for view in range(2):
-        for name, picture in bench.render(bench.scene, bench.camera(view)).tensors().items():
-            expected = bench.pictures.tensors()[name][:, view : view + 1]
-            expect_same(f"render().{name} of camera {view} alone", picture, expected, bench.tolerance, "that of both")
+    """Several cameras in one call give what each gives alone, with equal draws too."""
+    for draws, both in ((None, bench.pictures), (bench.draws, bench.jittered)):
+        given = "" if draws is None else " with draws"
+        for view in range(2):
+            alone = bench.render(bench.scene, bench.camera(view), draws=draws)
+            for name, picture in alone.tensors().items():
+                expected = both.tensors()[name][:, view : view + 1]
+                what = f"render().{name} of camera {view} alone{given}"
+                expect_same(what, picture, expected, bench.tolerance, "that of both")
+
+
+def thrift_changes_nothing(bench: RendererBench) -> None:
+    """A backbone with the capability `Thrifty` has the same pictures and gradients in low memory."""
+    renderer = bench.renderer
+    assert isinstance(renderer, Thrifty)  # asked for by check_renderer
+    before, found = renderer.low_memory, []
+    try:
+        for renderer.low_memory in (False, True):
+            scene = {k: v.detach().requires_grad_(v.is_floating_point()) for k, v in bench.scene.items()}
+            picture = renderer.render(scene, bench.camera(0), draws=bench.draws)
+            total = torch.stack([p.square().mean() for p in picture.tensors().values()]).sum()
+            leaves = [entry for entry in scene.values() if entry.requires_grad]
+            grown = torch.autograd.grad(total, leaves, allow_unused=True)
+            found.append((picture.map(torch.Tensor.detach).tensors(), grown))
+    finally:
+        renderer.low_memory = before
+    (pictures, gradients), (again, others) = found
+    for name, picture in pictures.items():
+        expect_same(f"render().{name} in low memory", again[name], picture, bench.tolerance, "that without")
+    for i, (gradient, other) in enumerate(zip(gradients, others)):
+        if gradient is not None and other is not None:
+            what = f"The gradient of entry {i} of the scene in low memory"
+            expect_same(what, other, gradient, 10 * bench.tolerance, "that without")
 
 
 def refuses_cameras_of_other_subjects(bench: RendererBench) -> None:
@@ -237,6 +265,7 @@ CAPABILITY_CHECKS = {
     AnySize: raw_comes_at_any_size,
     Field: field_is_what_render_sees,
     FromPhotos: photos_name_subjects,
+    Thrifty: thrift_changes_nothing,
 }
 FORM_CHECKS = (
     declares_itself,

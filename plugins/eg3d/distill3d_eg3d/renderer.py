@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from distill3d.cameras import CameraPrior, Cameras, look_at, pinhole, to_label
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
-from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults, Scene, Stage
+from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults, Scene, Stage, Thrifty
 from distill3d.volume import even_quantiles, mean_depth, pixel_rays
 from distill3d_eg3d.architecture import Architecture
 from distill3d_eg3d.generator import Generator, RawPicture
@@ -55,7 +55,7 @@ class Look:
                 raise ConfigError(f"{name} is {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")
 
 
-class TriplaneRenderer(Renderer, AnySize, Field):
+class TriplaneRenderer(Renderer, AnySize, Field, Thrifty):
     """Any EG3D or PanoHead checkpoint.
 
     Codes are ws, (num_ws, w_dim): what mapping and truncation made of z. The canonical world is the networks' own: they
@@ -99,6 +99,15 @@ class TriplaneRenderer(Renderer, AnySize, Field):
     @property
     def architecture(self) -> Architecture:
         return self.generator.architecture
+
+    @property
+    def low_memory(self) -> bool:  # type: ignore[override]
+        """See `Thrifty.low_memory`."""
+        return self.look.low_memory
+
+    @low_memory.setter
+    def low_memory(self, wanted: bool) -> None:
+        self.look = replace(self.look, low_memory=wanted)
 
     def sample_codes(self, draws: Draws) -> Tensor:
         """(S, num_ws, w_dim)."""

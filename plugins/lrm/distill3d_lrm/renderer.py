@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
-from distill3d.renderer import AnySize, Field, FromPhotos, Render, Renderer, RunDefaults, Scene, Stage
+from distill3d.renderer import AnySize, Field, FromPhotos, Render, Renderer, RunDefaults, Scene, Stage, Thrifty
 from distill3d.volume import pixel_rays
 from distill3d_lrm.adapter import PlaneAdapter
 from distill3d_lrm.cache import CodeCache
@@ -50,7 +50,7 @@ class Look:
         return self.rays_at_once * (GPU_RAYS if of.is_cuda else 1)
 
 
-class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
+class LrmRenderer(Renderer, AnySize, Field, FromPhotos, Thrifty):
     """TripoSR, OpenLRM, or a model like them.
 
     A code is a prepared picture, (3, image_size, image_size) in [0, 1]; its camera is yaw 0, pitch 0 of the canonical
@@ -93,6 +93,15 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos):
         self.box_side, self.surface_density = model.box_side, model.surface_density
         self.defaults, self.weights_licence = defaults or run_defaults(model), licence
         self.register_buffer("turn", torch.tensor(model.to_own), persistent=False)
+
+    @property
+    def low_memory(self) -> bool:  # type: ignore[override]
+        """See `Thrifty.low_memory`."""
+        return self.look.low_memory
+
+    @low_memory.setter
+    def low_memory(self, wanted: bool) -> None:
+        self.look = replace(self.look, low_memory=wanted)
 
     def sample_codes(self, draws: Draws) -> Tensor:
         """(S, 3, h, w)."""
