@@ -1,6 +1,6 @@
 """How close a step's gradients in half precision come to those in float32: cosines, at equal draws and weights.
 
-    python benchmarks/grad_precision.py [--pairs embedded reduced] [--steps 4] [--json]
+    python benchmarks/grad_precision.py [--pairs embedded reduced] [--steps 2] [--json]
 
 Two pairs: the embedded backbone and scorer, which are trained, and the reduced configuration of step_models.py, whose
 weights are random. Two methods: `ld` with path=noise and `ld-released`. In half are, one after the other, the
@@ -34,6 +34,7 @@ from distill3d.scorers.architectures import SCHEDULE
 from distill3d.scorers.diffusers import DiffusersScorer, load_tiny
 from distill3d.styles import CATALOGUE
 from distill3d.tiny.generator import load_tiny as load_tiny_backbone
+from distill3d.training.share import Share
 from distill3d.training.trainer import Trainer
 
 GOAL = 0.999
@@ -72,31 +73,37 @@ def computing_in(scorer: DiffusersScorer, dtypes: Dtypes) -> DiffusersScorer:
     return cast
 
 
+class Listening(Share):
+    """A process that does all of a step, and keeps the gradients that it puts on the pictures."""
+
+    def __init__(self) -> None:
+        self.heard: list[Tensor] = []
+
+    def exchange_gradients(self, group: int, gradients: Any) -> Any:
+        self.heard += [g for view in gradients.values() for g in view.values()]
+        return gradients
+
+
 def gradients(pair: str, method: str, dtypes: Dtypes, steps: int) -> Gradients:
     """Of the first steps' draws, at the weights as they are."""
     make_backbone, make_scorer_of = PAIRS[pair]
     renderer, scorer = make_backbone(), computing_in(make_scorer_of(), dtypes)
     factory = registry().find("method", method).load()
     built = build_method(method, factory, scorer, CATALOGUE["zombie"], renderer.defaults, METHODS[method])
-    trainer = Trainer(renderer, built, batch=1, rerender=renderer.defaults.rerender)
+    share = Listening()
+    trainer = Trainer(renderer, built, batch=1, rerender=renderer.defaults.rerender, share=share)
     found: Gradients = {"images": [], "weights": []}
     for step in range(steps):
-        each = trainer.term_gradients(step)
-        found["weights"].append(_joined([sum_of(each, name) for name in trainer.trained]))
-        for term in each:
-            if getattr(built.terms[term].term, "denoising", None) is not None:
-                _, on_pixels = trainer.look_at(step, term)
-                found["images"].append(_joined([g for view in on_pixels.values() for g in view.values()]))
+        share.heard, trainer.step_number = [], step
+        trainer.gradients()
+        found["images"].append(_joined(share.heard))
+        found["weights"].append(_joined([p.grad for p in trainer.trained.values() if p.grad is not None]))
+        trainer.optimizer.zero_grad(set_to_none=True)
     return found
 
 
-def sum_of(each: dict[str, dict[str, Tensor]], name: str) -> Tensor | None:
-    of_terms = [term[name] for term in each.values() if name in term]
-    return torch.stack(of_terms).sum(0) if of_terms else None
-
-
-def _joined(tensors: list[Tensor | None]) -> Tensor:
-    return torch.cat([t.double().flatten() for t in tensors if t is not None])
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([t.double().flatten() for t in tensors])
 
 
 def smallest_cosine(one: list[Tensor], other: list[Tensor]) -> float:
@@ -117,7 +124,7 @@ def rows(pairs: list[str], steps: int) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", nargs="+", choices=[*PAIRS], default=[*PAIRS])
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)

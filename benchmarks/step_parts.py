@@ -9,16 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from released_step import AlexDistance, DepthAnything
 from step_count import Tallies, make_trainer
 from step_meter import tensors_of
 from step_models import FROZEN, make_renderer, make_scorer
 from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from distill3d.cameras import orbit
 from distill3d.draws import Draws
-from distill3d.scorers.architectures import TINY_AUTOENCODER
+from distill3d.scorers.architectures import CONTROLNET, TEXT, TINY_AUTOENCODER, UNET, VAE
 
 Calls = dict[str, Callable[[], Any]]
 Seconds = dict[str, tuple[float, float]]  # part to CPU seconds of a forward and of a backward
@@ -41,10 +42,13 @@ def sum_of_parts(tallies: Tallies, seconds: Seconds, *, released: bool = False, 
 
 
 def time_parts(progress: Callable[[str], None]) -> Seconds:
-    """Each call once, after a small one that loads the kernels; one picture, for UNet and ControlNet two branches."""
+    """Each call once, after a small one that loads the kernels; one picture, for UNet and ControlNet two branches.
+
+    One network is in memory at a time.
+    """
     torch.ones(1, 3, 8, 8, requires_grad=True).square().sum().backward()
     found: Seconds = {}
-    for calls_of in (_generator_calls, _scorer_calls, _other_calls):
+    for calls_of in (_generator, _autoencoder, _unet, _controlnet, _text_encoder, _tiny, _depth, _lpips):
         for name, call in calls_of().items():
             found[name] = timed(call)
             progress(f"{name}: {found[name][0]:.2f} CPU-s forward, {found[name][1]:.2f} backward")
@@ -61,7 +65,7 @@ def timed(call: Callable[[], Any]) -> tuple[float, float]:
     return half - started, time.process_time() - half
 
 
-def _generator_calls() -> Calls:
+def _generator() -> Calls:
     """Of the trained generator with a graph, of the frozen one without."""
     renderer = make_renderer("full")
     codes = renderer.codes_of_seeds([0])
@@ -80,37 +84,57 @@ def _generator_calls() -> Calls:
     return {**calls, **{f"{name}{FROZEN}": torch.no_grad()(call) for name, call in calls.items()}}
 
 
-def _scorer_calls() -> Calls:
-    scorer = make_scorer("full")
-    picture = torch.randn(1, 3, scorer.image_size, scorer.image_size).clamp(-1, 1).requires_grad_()
-    latents = torch.randn(1, scorer.latent_channels, scorer.latent_size, scorer.latent_size)
-    noisy, text = latents.repeat(2, 1, 1, 1), torch.randn(2, 77, 768)
-    timestep, control = torch.tensor([281, 281]), picture.detach().repeat(2, 1, 1, 1)
-    net = scorer.controlnets["depth"]
+def _picture(size: int = 512) -> Tensor:
+    return torch.randn(1, 3, size, size).clamp(-1, 1).requires_grad_()
+
+
+def _autoencoder() -> Calls:
+    vae, picture, latents = AutoencoderKL(**VAE).requires_grad_(False), _picture(), torch.randn(1, 4, 64, 64)
+
+    def encode() -> Tensor:
+        return vae.encode(picture).latent_dist.mean
 
     def encode_with_weights() -> Tensor:
-        scorer.vae.requires_grad_(True)
-        return scorer.encode(picture)
+        vae.requires_grad_(True)
+        return encode()
 
-    return {
-        "VAE encode": lambda: scorer.encode(picture),
-        "VAE decode": lambda: scorer.decode(latents),
-        "text encoder": lambda: scorer.text_encoder(torch.zeros(1, 77, dtype=torch.long))[0],
-        "ControlNet": lambda: net(noisy, timestep, text, control, return_dict=False)[1],
-        "UNet": lambda: scorer.unet(noisy, timestep, text).sample,
-        WITH_WEIGHTS: encode_with_weights,  # the last: it leaves requires_grad on
-    }
+    decode = torch.no_grad()(lambda: vae.decode(latents).sample)
+    return {"VAE decode": decode, "VAE encode": encode, WITH_WEIGHTS: encode_with_weights}
 
 
-def _other_calls() -> Calls:
-    tiny = AutoencoderTiny(**TINY_AUTOENCODER).requires_grad_(False)
-    depth, distance = DepthAnything(), AlexDistance()
-    picture = torch.randn(1, 3, 512, 512).clamp(-1, 1).requires_grad_()
-    return {
-        TINY: lambda: tiny.encode(picture).latents,
-        "Depth Anything": lambda: depth(torch.randn(1, 3, 518, 518)),
-        "LPIPS": lambda: distance(picture.detach(), picture),
-    }
+def _branches() -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy latents, timesteps and texts of two branches."""
+    return torch.randn(2, 4, 64, 64), torch.tensor([281, 281]), torch.randn(2, 77, UNET["cross_attention_dim"])
+
+
+def _unet() -> Calls:
+    net, given = UNet2DConditionModel(**UNET), _branches()
+    return {"UNet": torch.no_grad()(lambda: net(*given).sample)}
+
+
+def _controlnet() -> Calls:
+    net, given, picture = ControlNetModel(**CONTROLNET), _branches(), _picture().repeat(2, 1, 1, 1)
+    return {"ControlNet": torch.no_grad()(lambda: net(*given, picture, return_dict=False)[1])}
+
+
+def _text_encoder() -> Calls:
+    net, ids = CLIPTextModel(CLIPTextConfig(**TEXT)), torch.zeros(1, 77, dtype=torch.long)
+    return {"text encoder": torch.no_grad()(lambda: net(ids)[0])}
+
+
+def _tiny() -> Calls:
+    net, picture = AutoencoderTiny(**TINY_AUTOENCODER).requires_grad_(False), _picture()
+    return {TINY: lambda: net.encode(picture).latents}
+
+
+def _depth() -> Calls:
+    net, picture = DepthAnything(), _picture(518)
+    return {"Depth Anything": torch.no_grad()(lambda: net(picture))}
+
+
+def _lpips() -> Calls:
+    net, picture = AlexDistance(), _picture()
+    return {"LPIPS": lambda: net(picture.detach(), picture)}
 
 
 def whole_step(precision: str) -> dict[str, Any]:
