@@ -10,7 +10,7 @@ import signal
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
@@ -28,18 +28,10 @@ from distill3d.training.checkpoint import list_checkpoints
 from distill3d.training.loop import CHECKPOINTS, METRICS
 
 torch.set_num_threads(1)
-SYSTEM_CALLS = ("mkdir", "fsync", "replace", "unlink", "rmdir")  # of `os`, by which files and folders come and go
+SYSTEM_CALLS = ("mkdir", "fsync", "replace", "unlink", "rmdir")  # of `os`
 
 
 imported = [__name__]  # by the server, before its first child
-
-
-@dataclass(frozen=True)
-class InSave:
-    """A kill inside a checkpoint write: at which of them, and before which of its calls; both count from 0."""
-
-    save: int
-    call: int
 
 
 def bare(patch: pytest.MonkeyPatch) -> None:
@@ -51,14 +43,15 @@ def bare(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recipe, "write_report", lambda *_, **__: None)
 
 
-def run(config, folder, kill: InSave | None = None, count: Path | None = None) -> None:
+def run(config, folder, kill: int | None = None, count: Path | None = None) -> None:
     """Begin the run in `folder`, or continue it; end with 1 and the sentence for a user if it cannot.
 
     Args:
-        count: a file for the number of calls in each checkpoint write.
+        kill: end the process before that call by which files come and go, from 0; or within it, where it writes one.
+        count: a file for how many such calls there are, and for the range of them in each checkpoint write.
     """
     bare(pytest.MonkeyPatch())
-    _watch_saves(kill, count)
+    calls = _count_calls(kill)
     try:
         if (folder / recipe.CONFIG).exists():
             recipe.resume(folder)
@@ -66,41 +59,41 @@ def run(config, folder, kill: InSave | None = None, count: Path | None = None) -
             recipe.distill(config, folder)
     except Distill3dError as error:
         sys.exit(str(error))
+    if count is not None:
+        count.write_text(json.dumps(asdict(calls)))
 
 
-def _watch_saves(kill: InSave | None, count: Path | None) -> None:
-    """Count the calls of each checkpoint write; end the process in the midst of one."""
-    save_checkpoint, calls = loop.save_checkpoint, []
-    inside = False
+@dataclass
+class Calls:
+    """By which files and folders come and go."""
 
-    def here() -> bool:
-        """Whether this call is the last."""
-        if not inside:
-            return False
-        calls[-1] += 1
-        return kill == InSave(len(calls) - 1, calls[-1] - 1)
+    total: int = 0
+    saves: list[tuple[int, int]] = field(default_factory=list)  # of each checkpoint write: its first, and the next one
+
+
+def _count_calls(kill: int | None) -> Calls:
+    save_checkpoint, calls = loop.save_checkpoint, Calls()
+
+    def is_last() -> bool:
+        calls.total += 1
+        return kill == calls.total - 1
 
     def watched(*arguments, **options):
-        nonlocal inside
-        calls.append(0)
-        inside = True
-        try:
-            return save_checkpoint(*arguments, **options)
-        finally:
-            inside = False
-            if count is not None:
-                count.write_text(json.dumps(calls))
+        first = calls.total
+        saved = save_checkpoint(*arguments, **options)
+        calls.saves.append((first, calls.total))
+        return saved
 
     def mortal(real):
         def call(*arguments, **options):
-            if here():
+            if is_last():
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments, **options)
 
         return call
 
     def half_written(tensors, path):
-        last = here()
+        last = is_last()
         save_file(tensors, path)
         if last:
             os.truncate(path, os.path.getsize(path) // 2)
@@ -109,6 +102,7 @@ def _watch_saves(kill: InSave | None, count: Path | None) -> None:
     loop.save_checkpoint, checkpoint.save_file = watched, half_written
     for name in SYSTEM_CALLS:
         setattr(os, name, mortal(getattr(os, name)))
+    return calls
 
 
 def start(target, *arguments) -> multiprocessing.process.BaseProcess:
