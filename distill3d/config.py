@@ -46,6 +46,7 @@ class DistillConfig:
     seed: int = 0
     save_every: int | None = None  # steps between checkpoints; a sixth of the run
     keep: int = 2  # the last checkpoints that are kept, beside the newest healthy one
+    probe: int = 2  # draws by which each checkpoint's look at the terms' signal is taken; 0 for none
     stop_on_collapse: bool = False  # end the run when its subjects have become all but one
     stop_identity: float | None = None  # end it when identity, see `distill3d.health`, falls below
     trackers: tuple[str, ...] = ()  # such as "tensorboard"
@@ -57,6 +58,7 @@ class DistillConfig:
     FREE: ClassVar[tuple[str, ...]] = (
         "save_every",
         "keep",
+        "probe",
         "stop_on_collapse",
         "stop_identity",
         "trackers",
@@ -92,6 +94,8 @@ class DistillConfig:
             raise ConfigError(f"seed must be a whole number, got {self.seed!r}.")
         if not _is_whole(self.warmup) or self.warmup < 0:
             raise ConfigError(f"warmup must be at least 0, and a whole number, got {self.warmup!r}.")
+        if not _is_whole(self.probe) or self.probe < 0 or self.probe == 1:
+            raise ConfigError(f"probe takes 2 draws or more, or 0 for none, got {self.probe!r}.")
         for name in ("lr", "clip"):
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and 0 < value < math.inf):

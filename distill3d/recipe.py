@@ -14,7 +14,7 @@ from typing import Any
 from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, DivergedError, RunError
 from distill3d.files import write_text
-from distill3d.health import HealthCheck
+from distill3d.health import Health, HealthCheck, probe
 from distill3d.preparation import Recipe, find_style, load_scorer, prepare, with_defaults
 from distill3d.report.page import write_report
 from distill3d.runs import (
@@ -258,8 +258,13 @@ def _instruments(recipe: Recipe, trainer: Trainer, showcase: Showcase, folder: P
     settings = json.loads(config.to_json())
     trackers = open_trackers(config.trackers, folder, settings, step=trainer.step_number)
     health = HealthCheck(trainer.reference, trainer.renderer, recipe.scorer)
+
+    def check(step: int) -> Health:
+        terms = probe(trainer, config.probe) if config.probe else {}
+        return replace(health.check(step), terms=terms)
+
     try:
-        yield Instruments(showcase.preview, health.check, trackers)
+        yield Instruments(showcase.preview, check, trackers)
     finally:
         trackers.close()
 

@@ -29,6 +29,7 @@ FULL = DistillConfig(
     ema=0.99,
     save_every=10,
     keep=4,
+    probe=3,
     stop_on_collapse=True,
     stop_identity=0.3,
     trackers=("tensorboard",),

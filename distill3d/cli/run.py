@@ -71,6 +71,9 @@ def run(
     train: Annotated[
         str | None, typer.Option(help="Group of the backbone's weights, as decoder. (default: the method's)")
     ] = None,
+    probe: Annotated[
+        int, typer.Option(help="Draws by which each checkpoint measures the terms' signal-to-noise ratio; 0 for none.")
+    ] = DEFAULTS.probe,
     stop_on_collapse: Annotated[
         bool, typer.Option("--stop-on-collapse", help="End the run when its subjects have become all but one.")
     ] = False,
@@ -113,6 +116,7 @@ def run(
         "term_weights": _weights(weight, "--weight"),
         "train": train,
         "options": {name: _value(text) for name, text in _pairs(option, "--set").items()},
+        "probe": probe,
         "stop_on_collapse": stop_on_collapse,
         "stop_identity": stop_identity,
         "trackers": tuple(track or ()),

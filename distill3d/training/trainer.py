@@ -138,7 +138,8 @@ class Trainer:
         found = {}
         for name, weighted in self._due(step).items():
             with self._undisturbed():
-                self._accumulate(tuple(range(self.batch)), step, {name: weighted}, StepLog(step))
+                for chunk in _chunks(tuple(range(self.batch)), self.micro_batch):
+                    self._accumulate(chunk, step, {name: weighted}, StepLog(step))
                 found[name] = {n: p.grad for n, p in self.trained.items() if p.grad is not None}
         return found
 
@@ -154,12 +155,17 @@ class Trainer:
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        kept = {name: p.grad for name, p in self.trained.items()}
+        """Inside there are no gradients yet and no other processes, nor a step before whose subjects others have."""
+        kept, share, previous = {name: p.grad for name, p in self.trained.items()}, self.share, self.previous
         for parameter in self.trained.values():
             parameter.grad = None
+        if len(share.subjects(self.batch)) < self.batch:
+            self.previous = None
+        self.share = Share()
         try:
             yield
         finally:
+            self.share, self.previous = share, previous
             for name, parameter in self.trained.items():
                 parameter.grad = kept[name]
 
