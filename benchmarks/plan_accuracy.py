@@ -99,7 +99,7 @@ def _scorer(name: str, device: str) -> Any:
     """Stable Diffusion at half its widths, or a narrow UNet beside the full autoencoder."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextConfig
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     from distill3d.scorers.architectures import SCHEDULE, TEXT, UNET, VAE, NumberedWords, sd15, sized
     from distill3d.scorers.diffusers import DiffusersScorer
@@ -135,8 +135,7 @@ def measure(wanted: Configuration) -> dict[str, float]:
     import peft  # noqa: F401
     import torch
 
-    import distill3d.training.planning
-    import distill3d_eg3d.shapes
+    import distill3d_eg3d.shapes  # noqa: F401
     import distill3d_lrm.shapes  # noqa: F401
     from distill3d.scorers.architectures import sd15  # noqa: F401
     from distill3d.training.planning import apply_plan

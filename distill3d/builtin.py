@@ -21,6 +21,11 @@ def register_scorers(register: Callable[[str, str], None]) -> None:
 
 
 @hookimpl
+def register_scorer_architectures(register: Callable[[str, str], None]) -> None:
+    register("diffusers", "distill3d.scorers.shapes:shape_of_diffusers")
+
+
+@hookimpl
 def register_methods(register: Callable[[str, str], None]) -> None:
     register("ld", "distill3d.methods:ld")
     register("ld-paper", "distill3d.methods:ld_paper")

@@ -46,6 +46,20 @@ def register_scorers(register: Callable[[str, str], None]) -> None:
 
 
 @hookspec
+def register_architectures(register: Callable[[str, str], None]) -> None:
+    """Offer what backbones of these names are without their weights: `build(device: str = "meta", **settings)`.
+
+    A renderer as the loader of that name returns it by default, its weights random, or of no value on the meta device.
+    `distill3d plan` then needs no download.
+    """
+
+
+@hookspec
+def register_scorer_architectures(register: Callable[[str, str], None]) -> None:
+    """The same for scorers; `precision` and `fast` are passed on where `build` takes them."""
+
+
+@hookspec
 def register_styles(register: Callable[[Style], None]) -> None:
     """Offer styles."""
 

@@ -18,6 +18,8 @@ from distill3d.styles import Style
 KINDS = {  # what users call it, by the hook that offers it
     "register_renderers": "backbone",
     "register_scorers": "scorer",
+    "register_architectures": "architecture",
+    "register_scorer_architectures": "scorer architecture",
     "register_methods": "method",
     "register_metrics": "metric",
     "register_commands": "command",

@@ -74,11 +74,12 @@ def options(
 
 
 def _register_commands() -> None:
-    from distill3d.cli import doctor, evaluate, explain, launch, lists, mesh, render, run, stylize, sweep
+    from distill3d.cli import doctor, evaluate, explain, launch, lists, mesh, plan, render, run, stylize, sweep
 
     app.command()(run.run)
     launch.add_to(app)
     app.command()(sweep.sweep)
+    app.command()(plan.plan)
     app.command()(render.render)
     app.command()(mesh.mesh)
     app.command()(stylize.stylize)

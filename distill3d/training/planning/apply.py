@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill3d.renderer import Renderer
+from distill3d.renderer import Renderer, Thrifty
 from distill3d.scorer import Economical, Economy, Scorer
 from distill3d.training.planning.plan import SAVINGS, MemoryPlan
 
@@ -14,8 +14,8 @@ def apply_plan(plan: MemoryPlan, renderer: Renderer, scorer: Scorer) -> None:
 
     What one of them cannot do is left out: `not_offered` says what that is.
     """
-    if plan.low_memory is not None and hasattr(renderer, "low_memory"):
-        renderer.low_memory = plan.low_memory  # type: ignore[assignment]
+    if plan.low_memory is not None and isinstance(renderer, Thrifty):
+        renderer.low_memory = plan.low_memory
     if isinstance(scorer, Economical) and scorer.economy != plan.economy:
         scorer.economise(plan.economy)
 
@@ -24,7 +24,7 @@ def current_plan(renderer: Renderer, scorer: Scorer) -> MemoryPlan:
     """What is in effect without a planner: the backbone's defaults, and what both are set to."""
     return MemoryPlan(
         rerender=renderer.defaults.rerender,
-        low_memory=getattr(renderer, "low_memory", None),
+        low_memory=renderer.low_memory if isinstance(renderer, Thrifty) else None,
         economy=scorer.economy if isinstance(scorer, Economical) else Economy(),
     )
 
@@ -34,7 +34,7 @@ def not_offered(renderer: Renderer, scorer: Scorer, *, batch: int) -> frozenset[
     missing = set()
     if batch == 1:
         missing.add("one subject at a time")
-    if not hasattr(renderer, "low_memory"):
+    if not isinstance(renderer, Thrifty):
         missing.add("rays computed again")
     if not isinstance(scorer, Economical):
         missing |= OF_SCORER

@@ -10,5 +10,11 @@ def register_renderers(register):
 
 
 @hookimpl
+def register_architectures(register):
+    register("eg3d", "distill3d_eg3d.shapes:shape_of_eg3d")
+    register("panohead", "distill3d_eg3d.shapes:shape_of_panohead")
+
+
+@hookimpl
 def register_commands(register):
     register("eg3d", "distill3d_eg3d.cli:app")
