@@ -31,7 +31,13 @@ from distill3d.training.trainer import Trainer
 from tests.toys import toy
 
 SCORER = GaussianScorer(latent_size=8)
-METHODS = {"ld": partial(ld, path="flow"), "ld-paper": ld_paper, "ld-released": ld_released, "sds": sds}
+METHODS = {
+    "ld": partial(ld, path="flow"),
+    "ld-paper": ld_paper,
+    "ld-released": ld_released,
+    "sds": sds,
+    "annealed": partial(ld_paper, antithetic=True, guidance_end=2.0, t_range_end=(0.02, 0.2), grid="off"),
+}
 
 
 def trainer_of(name, dtype=torch.float64, steps=0):
@@ -118,6 +124,7 @@ SECTIONS = {
     "ld-paper": ("score: ScoreTerm", "grid: ScoreTerm"),
     "ld-released": ("score: ScoreTerm", "grid: ScoreTerm", "tweedie: Tweedie", "ldis: RelativeDistance"),
     "sds": ("score: ScoreTerm",),
+    "annealed": ("score: ScoreTerm",),
 }
 
 
