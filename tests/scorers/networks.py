@@ -74,7 +74,7 @@ def encoded(scorer, images, cotangent=1.0):
     """Latents, and the gradient of their sum, weighted by fixed noise times `cotangent`, on the pictures."""
     images = images.clone().requires_grad_()
     latents = encode_at_unit_scale(scorer, images)
-    weights = cotangent * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+    weights = cotangent * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)).to(latents)
     return latents.detach(), torch.autograd.grad((latents * weights).sum(), images)[0] / cotangent
 
 

@@ -206,6 +206,22 @@ def test_on_a_cpu_there_is_nowhere_to_go(embedded):
     assert not Offload.helps(torch.device("meta")) and Offload.helps(torch.device("cuda"))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_on_a_gpu_weights_that_wait_take_no_room_there(embedded, dtype):
+    scorer = small(embedded, dtype=dtype).to("cuda")
+    images = smooth_pictures(1, 16).cuda()
+    expected, before = encoded(scorer, images), torch.cuda.memory_allocated()
+    scorer.economise(Economy(offload=True))
+    assert torch.cuda.memory_allocated() < before and not [p for p in scorer.parameters() if p.is_cuda]
+    latents = scorer.encode(images.requires_grad_())
+    predictions = scorer.predict_noise(latents.detach(), torch.tensor([100]).cuda(), {"p": scorer.condition(["a"])})
+    assert predictions["p"].is_cuda and not scorer.vae.encoder.conv_in.weight.is_cuda
+    latents.sum().backward()
+    assert bool(images.grad.isfinite().all())
+    torch.testing.assert_close(latents.detach(), expected[0], rtol=1e-3, atol=1e-3)
+
+
 def test_a_scorer_that_saves_memory_keeps_the_contract(embedded, far_away):
     embedded.economise(Economy(True, True, True, True))
     check_scorer(embedded)
