@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 
 from distill3d import recipe
 from distill3d.errors import Distill3dError
-from distill3d.health import HealthCheck
 from distill3d.plugins import Offer, registry
 from distill3d.showcase import Showcase
 from distill3d.training import checkpoint, loop
@@ -37,9 +36,9 @@ imported = [__name__]  # by the server, before its first child
 def bare(patch: pytest.MonkeyPatch) -> None:
     """Runs without pictures, and with the toy: for tests of what is kept, not of what is shown."""
     patch.setitem(registry().offers["backbone"], "toy", Offer("toy", "tests.toys:load_toy", "tests"))
-    for name in ("preview", "sheet", "turntable"):
+    for name in ("sheet", "turntable"):
         patch.setattr(Showcase, name, lambda *_: None)
-    patch.setattr(HealthCheck, "check", lambda *_: None)
+    patch.setattr(recipe, "Instruments", lambda *_: loop.Instruments())
     patch.setattr(recipe, "write_report", lambda *_, **__: None)
 
 
