@@ -18,6 +18,7 @@ from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, MissingExtraError, RunError, UnknownNameError
 from distill3d.plugins import Offer, registry
 from distill3d.recipe import distill
+from distill3d.report import page
 from distill3d.sweep import SweepWatch, read_sweep, run_sweep, runner, text_table
 from distill3d.sweep.engine import DONE, REFUSED, STOPPED, Ended
 from distill3d.sweep.local import environment
@@ -35,7 +36,8 @@ PLUGIN = """
 from distill3d.hookspecs import hookimpl
 from distill3d.report import page
 
-page.curves_svg = page.health_svg = lambda records: "<svg></svg>"  # half of a short run's time
+for drawing in [name for name in vars(page) if name.endswith("_svg")]:  # half of a short run's time
+    setattr(page, drawing, lambda *of, **how: None)
 
 
 @hookimpl
@@ -75,8 +77,8 @@ def _mortal_is_installed(monkeypatch, tmp_path):
     (installed / "mortal-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mortal\nVersion: 1.0\n")
     (installed / "mortal-1.0.dist-info" / "entry_points.txt").write_text("[distill3d]\nmortal = mortal_plugin\n")
     (installed / "mortal_plugin.py").write_text(PLUGIN)
-    for drawing in ("curves_svg", "health_svg"):
-        monkeypatch.setattr(f"distill3d.report.page.{drawing}", lambda records: "<svg></svg>")
+    for drawing in [name for name in vars(page) if name.endswith("_svg")]:
+        monkeypatch.setattr(page, drawing, lambda *of, **how: None)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed), str(ROOT)]))
 
 
@@ -372,9 +374,9 @@ def test_a_sweep_whose_worker_is_killed_ends_complete_and_like_undisturbed_runs(
     rows = json.loads((plan.out / "table.json").read_text())["rows"]
     assert [row["run"] for row in rows] == [run.name for run in plan.runs]
     assert (plan.out / "table.md").read_text().count("finished") == 4
-    page = (plan.out / "index.html").read_text()
-    assert page.count("data:image/jpeg") == 4
-    assert all(f'href="{run.name}/report.html"' in page for run in plan.runs)
+    html = (plan.out / "index.html").read_text()
+    assert html.count("data:image/jpeg") == 4
+    assert all(f'href="{run.name}/report.html"' in html for run in plan.runs)
 
 
 def test_a_finished_run_is_not_repeated_and_changed_settings_are_refused(tmp_path, monkeypatch):

@@ -103,6 +103,7 @@ def _connect(ray: Any, cpus: float | None) -> None:
         if cpus is None:
             ray.init(address="auto", **quiet)
         else:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # as the local engine's workers; Ray's own choice is 15
             store = {"object_store_memory": OBJECT_STORE}
             ray.init(address="local", num_cpus=int(cpus), include_dashboard=False, **store, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
