@@ -70,7 +70,7 @@ def distill(
     """
     share = share or Share()
     with _claimed(out if share.leads else None):
-        recipe = prepare(config)
+        recipe = _prepared(config, share)
         folder = out or (new_folder(recipe.config) if share.leads else Path("runs"))
     if not share.leads:
         return _run(recipe, folder, watch or Watch(), share)
@@ -78,6 +78,13 @@ def distill(
         claim_folder(folder)
         _write_down(recipe, folder)
         return _run(recipe, folder, watch or Watch(), share)
+
+
+def _prepared(config: DistillConfig, share: Share) -> Recipe:
+    recipe = prepare(config)
+    assert recipe.config.batch is not None  # by with_defaults
+    share.subjects(recipe.config.batch)  # too few for all is said before anything is written
+    return recipe
 
 
 @contextmanager
@@ -131,7 +138,7 @@ def resume(
     config = replace(saved, **_merged(saved, {**(changes or {}), **({"device": device} if device else {})}))
     _refuse_changes(saved, config, override)
     with run_lock(folder) if share.leads else contextlib.nullcontext():
-        recipe = prepare(config)
+        recipe = _prepared(config, share)
         check_base(folder, recipe.base)
         if override and share.leads:
             write_text(folder / CONFIG, recipe.config.to_json())

@@ -238,8 +238,8 @@ def thrift_changes_nothing(bench: RendererBench) -> None:
     finally:
         renderer.low_memory = before
     (pictures, gradients), (again, others) = found
-    for name, picture in pictures.items():
-        expect_same(f"render().{name} in low memory", again[name], picture, bench.tolerance, "that without")
+    for name, shown in pictures.items():
+        expect_same(f"render().{name} in low memory", again[name], shown, bench.tolerance, "that without")
     for i, (gradient, other) in enumerate(zip(gradients, others)):
         if gradient is not None and other is not None:
             what = f"The gradient of entry {i} of the scene in low memory"

@@ -95,11 +95,14 @@ def train(
 
 
 def _step(trainer: Trainer, stopping: Callable[[], bool], shrink: Callable[[], bool]) -> StepLog:
-    """One step; one that does not fit into memory is taken again by a thriftier trainer."""
+    """One step; one that does not fit into memory is taken again by a thriftier trainer.
+
+    Not where the others wait for what this process would begin anew.
+    """
     try:
         log = trainer.gradients(stopping=stopping)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error) or trainer.share.lockstep:
             raise
         trainer.forget_gradients()
         if not shrink():
@@ -153,7 +156,9 @@ class _Book:
         if saved is not None:
             self.watch.on_save(saved)
         reason = self._reason_to_halt(health)
-        return reason if self.trainer.share.agree(reason is not None) else None
+        if self.trainer.share.agree(reason is not None):
+            return reason or "the leading process ended it"
+        return None
 
     def show(self) -> None:
         if not self.leads:
@@ -180,7 +185,7 @@ class _Book:
 
     def _reason_to_halt(self, health: Health | None) -> str | None:
         if health is None:
-            return None if self.leads else "the leading process ended it"
+            return None
         if self.config.stop_on_collapse and collapsed(health):
             return f"collapsed: diversity {health.diversity:.2f} at step {health.step}"
         if not self._identity_is_kept(health):

@@ -28,6 +28,7 @@ class Share:
 
     rank = 0
     world = 1
+    lockstep = False  # whether processes exchange something within a step, not only at its end
 
     @property
     def leads(self) -> bool:

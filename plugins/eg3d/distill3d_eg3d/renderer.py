@@ -101,7 +101,7 @@ class TriplaneRenderer(Renderer, AnySize, Field, Thrifty):
         return self.generator.architecture
 
     @property
-    def low_memory(self) -> bool:  # type: ignore[override]
+    def low_memory(self) -> bool:
         """See `Thrifty.low_memory`."""
         return self.look.low_memory
 

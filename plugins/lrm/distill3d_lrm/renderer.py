@@ -95,7 +95,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos, Thrifty):
         self.register_buffer("turn", torch.tensor(model.to_own), persistent=False)
 
     @property
-    def low_memory(self) -> bool:  # type: ignore[override]
+    def low_memory(self) -> bool:
         """See `Thrifty.low_memory`."""
         return self.look.low_memory
 
