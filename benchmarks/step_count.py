@@ -15,6 +15,7 @@ from distill3d.methods import build_method
 from distill3d.plugins import registry
 from distill3d.renderer import frozen_copy
 from distill3d.scorers.architectures import Size
+from distill3d.scorers.diffusers import DiffusersScorer
 from distill3d.styles import CATALOGUE
 from distill3d.training.trainer import Trainer
 
@@ -23,20 +24,17 @@ METHODS = {"ld-released": "ld-released", "ld": "ld", "ld --fast": "ld"}  # as a 
 Tallies = dict[str, Tally]
 
 
-def make_trainer(
-    name: str, size: Size, device: str, renderer: Any = None, scorer: Any = None, **options: Any
-) -> Trainer:
+def make_trainer(name: str, size: Size, device: str, scorer: DiffusersScorer | None = None) -> Trainer:
     """A trainer of one of `METHODS` on the published backbone's defaults."""
-    method, settings = METHODS[name]
-    renderer = renderer or make_renderer(size, device)
+    method = METHODS[name]
+    renderer = make_renderer(size, device)
     scorer = scorer or make_scorer(size, device, fast=name.endswith("--fast"))
     factory = registry().find("method", method).load()
-    built = build_method(method, factory, scorer, STYLE, renderer.defaults, settings)
-    options = {"rerender": renderer.defaults.rerender, **options}
-    return Trainer(renderer, built, batch=renderer.defaults.batch, **options)
+    built = build_method(method, factory, scorer, STYLE, renderer.defaults, {})
+    return Trainer(renderer, built, batch=renderer.defaults.batch, rerender=renderer.defaults.rerender)
 
 
-def scorer_of(trainer: Trainer) -> Any:
+def scorer_of(trainer: Trainer) -> DiffusersScorer:
     return next(iter(trainer.method.terms.values())).term.denoising.scorer  # type: ignore[attr-defined]
 
 
