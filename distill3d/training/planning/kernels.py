@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from distill3d.training.planning.results import channels_last
 
 aten = torch.ops.aten
 
@@ -23,12 +24,12 @@ def cpu_scratch(func: Any, args: Sequence[Any], out: Any) -> int:
     """Bytes that oneDNN allocates and releases within one operation."""
     if func is aten.convolution.default:
         x, weight = args[0], args[1]
-        if _channels_last(x):
+        if channels_last(x):
             return weight.nbytes + (x.nbytes if args[6] else 0)
         return weight.nbytes + (2 * out.nbytes if args[6] else max(x.nbytes, out.nbytes))
     if func is aten.convolution_backward.default:
         gradient, x, weight = args[:3]
-        if _channels_last(x):
+        if channels_last(x):
             return int(weight.nbytes)
         both = x.nbytes + gradient.nbytes if args[10][1] else max(x.nbytes, gradient.nbytes)
         return int(weight.nbytes + both)
@@ -38,7 +39,3 @@ def cpu_scratch(func: Any, args: Sequence[Any], out: Any) -> int:
 def no_scratch(func: Any, args: Sequence[Any], out: Any) -> int:
     """For a device whose kernels are allowed for as a whole."""
     return 0
-
-
-def _channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+aten = torch.ops.aten
 CHANGES_SHAPE = ("resize_", "set_", "squeeze_", "unsqueeze_", "t_", "transpose_", "as_strided_", "detach_", "swap")
 
 
@@ -50,7 +51,7 @@ class Results:
         made = self.known.get(key)
         if made is not None:
             return _again(made)
-        out = func(*args, **kwargs)
+        out = _laid_out(func, args, func(*args, **kwargs))
         if not _shares(out, args):
             self.known[key] = _described(out)
         return out
@@ -65,6 +66,20 @@ def _kind(func: Any) -> str:
     if any(writes):
         return "inplace" if writes[0] and not any(writes[1:]) else "view"
     return "view" if any(a.alias_info is not None for a in [*schema.arguments, *schema.returns]) else "new"
+
+
+def _laid_out(func: Any, args: Any, out: Any) -> Any:
+    """Pictures channels last where a convolution's input or weight is, as on CPU and GPUs; meta has no opinion."""
+    if func is aten.convolution.default and any(channels_last(t) for t in args[:2]):
+        return torch.empty_like(out, memory_format=torch.channels_last)
+    if func is aten.convolution_backward.default and out[0] is not None and any(channels_last(t) for t in args[:3]):
+        return torch.empty_like(out[0], memory_format=torch.channels_last), *out[1:]
+    return out
+
+
+def channels_last(x: Tensor) -> bool:
+    """Whether it is, and not by chance as one of a single channel or pixel is."""
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _key(value: Any) -> Hashable:

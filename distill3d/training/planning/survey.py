@@ -10,6 +10,7 @@ from typing import Any
 from distill3d.errors import ConfigError
 from distill3d.methods import Method, build_method
 from distill3d.plugins import registry
+from distill3d.precision import check_precision
 from distill3d.renderer import Renderer
 from distill3d.scorer import Scorer
 from distill3d.styles import Style
@@ -140,6 +141,7 @@ def survey(question: Question, watch: Callable[[Survey, Prediction], None] = lam
     """
     budget = parse_vram(question.vram, question.device)
     question = replace(question, precision=question.precision or ("half" if question.kind == "cuda" else "float32"))
+    check_precision(str(question.precision))
     renderer = make_backbone(question.backbone)
     batch = question.batch or renderer.defaults.batch
     found = Survey(question, budget, batch)
