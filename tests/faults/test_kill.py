@@ -8,6 +8,8 @@ import time
 import pytest
 
 from distill3d.config import DistillConfig
+from distill3d.training.checkpoint import list_checkpoints
+from distill3d.training.loop import CHECKPOINTS
 from tests.faults import children
 from tests.faults.children import ended, is_midway, losses, run, start, step_seconds, steps_noted
 
@@ -99,5 +101,8 @@ def kill_between(config, folder, seconds, draw):
 
 
 def listing(folder):
-    """All files of a run."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    """All files of a run; of its checkpoints the last, since a kill can spare the one that it was about to drop."""
+    last = list_checkpoints(folder / CHECKPOINTS)[-1].path
+    dropped = [path for path in (folder / CHECKPOINTS).glob("step-*") if path != last]
+    paths = (path for path in folder.rglob("*") if not any(path.is_relative_to(d) for d in dropped))
+    return sorted(str(path.relative_to(folder)) for path in paths)
