@@ -41,7 +41,9 @@ def register_renderers(register: Callable[[str, str], None]) -> None:
 def register_scorers(register: Callable[[str, str], None]) -> None:
     """Offer scorers: `load(weights: str | None = None, device: str = "cpu") -> Scorer`.
 
-    A scorer that takes ControlNets has a third parameter, `controlnets: Mapping[str, str] | None = None`.
+    Where a run asks for them, and only then, a loader is given by keyword: `controlnets: Mapping[str, str]`,
+    `precision` (one of `distill3d.precision.PRECISIONS`) and `fast: bool | str`. One that does not take one of them has
+    no such parameter.
     """
 
 

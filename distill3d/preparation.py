@@ -73,13 +73,14 @@ def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
     """The config with the backbone's numbers where it has None, and paths that hold in any folder."""
     defaults = renderer.defaults
     steps = config.steps or defaults.steps
+    scorer = config.scorer or defaults.scorer
     return replace(
         config,
-        scorer=config.scorer or defaults.scorer,
+        scorer=scorer,
         steps=steps,
         batch=config.batch or defaults.batch,
         lr=config.lr or defaults.lr,
-        precision=config.precision or best_precision(config.device),
+        precision=config.precision or (best_precision(config.device) if "precision" in _takes(scorer) else "float32"),
         anchors=config.anchors or dict(defaults.anchors),
         save_every=config.save_every or max(1, steps // 6),
         weights=_absolute(config.weights),
@@ -92,6 +93,11 @@ def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
 def _absolute(place: str | None) -> str | None:
     """A path that exists made absolute; a name or a Hub id stays."""
     return str(Path(place).resolve()) if place is not None and Path(place).exists() else place
+
+
+def _takes(scorer: str) -> Mapping[str, inspect.Parameter]:
+    """What the loader of that scorer can be given."""
+    return inspect.signature(registry().find("scorer", scorer).load()).parameters
 
 
 def load_scorer(config: DistillConfig) -> Scorer:
@@ -108,9 +114,8 @@ def load_scorer(config: DistillConfig) -> Scorer:
         "precision": config.precision if config.precision != "float32" else None,  # every scorer's own
     }
     options = {name: value for name, value in wanted.items() if value}
-    takes = inspect.signature(load).parameters
     for name in options:
-        if name not in takes:
+        if name not in _takes(config.scorer):
             raise ConfigError(
                 f"Scorer {config.scorer!r} brings its own ControlNets; leave --controlnet out."
                 if name == "controlnets"

@@ -46,7 +46,7 @@ from distill3d.training.lock import run_lock
 from distill3d.training.loop import CHECKPOINTS, Instruments, Outcome, Watch, train
 from distill3d.training.planning.apply import apply_plan, current_plan
 from distill3d.training.planning.choose import choose_plan
-from distill3d.training.planning.plan import MemoryPlan, last_saving, next_smaller
+from distill3d.training.planning.plan import SAVINGS, MemoryPlan, next_smaller
 from distill3d.training.rates import cosine_decay
 from distill3d.training.share import Share
 from distill3d.training.trackers import open_trackers
@@ -284,7 +284,8 @@ def _shrinking(recipe: Recipe, trainer: Trainer, plan: MemoryPlan) -> Callable[[
         smaller = next_smaller(left.pop(), batch=trainer.batch) if left else None
         if smaller is None:
             return False
-        logger.warning("Out of memory: going on with the next smaller plan (%s).", last_saving(smaller))
+        added = [saving.name for saving in SAVINGS if saving.taken(smaller) and not saving.taken(plan)]
+        logger.warning("Out of memory: going on with the next smaller plan (%s).", ", ".join(added))
         apply_plan(smaller, recipe.renderer, recipe.scorer)
         trainer.rerender, trainer.micro_batch = smaller.rerender, smaller.micro_batch
         return True

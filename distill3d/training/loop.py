@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config import DistillConfig
+from distill3d.errors import RunError
 from distill3d.files import storing, write_text
 from distill3d.health import Health, collapsed
 from distill3d.training.checkpoint import Checkpoint, save_checkpoint
@@ -99,17 +100,27 @@ def _step(trainer: Trainer, stopping: Callable[[], bool], shrink: Callable[[], b
 
     Not where the others wait for what this process would begin anew.
     """
+    log = _gradients(trainer, stopping)
+    if log is None and shrink():
+        log = _gradients(trainer, stopping)
+    if log is None:
+        raise RunError(
+            "A step does not fit into memory, and not by the next smaller plan either. What was saved before is kept: "
+            "continue with --resume and --vram auto, or with another --device. `distill3d plan` says what a step needs."
+        )
+    trainer.apply(log)
+    return log
+
+
+def _gradients(trainer: Trainer, stopping: Callable[[], bool]) -> StepLog | None:
+    """None if they do not fit into memory."""
     try:
-        log = trainer.gradients(stopping=stopping)
+        return trainer.gradients(stopping=stopping)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or trainer.share.lockstep:
             raise
-        trainer.forget_gradients()
-        if not shrink():
-            raise
-        log = trainer.gradients(stopping=stopping)
-    trainer.apply(log)
-    return log
+    trainer.forget_gradients()  # here, where the error holds its step's tensors no longer
+    return None
 
 
 @dataclass
@@ -175,7 +186,7 @@ class _Book:
             health = self.instruments.check(self.trainer.step_number)
         if health is not None:
             _append(self.folder / HEALTH, json.loads(health.to_json()))
-            figures = {"diversity": health.diversity, "identity": health.identity, "change": health.change}
+            figures = {name: getattr(health, name) for name in ("diversity", "identity", "change", "kept")}
             self.instruments.trackers.log({"health": figures}, health.step - 1)
             self.watch.on_health(health)
         return health
@@ -187,7 +198,7 @@ class _Book:
         if health is None:
             return None
         if self.config.stop_on_collapse and collapsed(health):
-            return f"collapsed: diversity {health.diversity:.2f} at step {health.step}"
+            return f"collapsed at step {health.step}: {health.kept:.2f} of the subjects' differences are left"
         if not self._identity_is_kept(health):
             return f"identity {health.identity:.2f} fell below {self.config.stop_identity} at step {health.step}"
         return None
