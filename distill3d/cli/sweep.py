@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,18 +12,17 @@ import typer
 
 def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep's settings; see docs/sweep.md.")],
-    workers: Annotated[int | None, typer.Option(help="Runs at the same time. (default: the file's, else 1)")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at the same time. (default: the file's, else 1)")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray. (default: the file's, else local)")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are; start none.")] = False,
 ) -> None:
     """Do many runs: styles by methods by seeds, each in a process of its own, one table at the end."""
     from distill3d.cli.evaluate import cache_folder
     from distill3d.sweep import read_sweep, run_sweep, text_table
-    from distill3d.sweep.plan import known_engine, whole_number
 
-    whole_number("--workers", workers, least=1)
-    plan = read_sweep(file)
-    plan = replace(plan, workers=workers or plan.workers, engine=known_engine(engine or plan.engine))
+    plan = read_sweep(file, workers=workers, engine=engine)
     if dry_run:
         _list(plan)
         return
@@ -71,8 +69,9 @@ def _progress() -> Iterator[Any]:
             figures = f"failed {counts.failed}  running: {now or 'none'}"
             bar.update(task, total=counts.runs, completed=counts.done + counts.failed, figures=figures)
 
-        def ended(end: Any) -> None:
+        def ended(end: Any, again: bool) -> None:
             if end.how in ("failed", "died"):
-                bar.console.print(f"{end.name} {end.how}: {end.message}", markup=False, highlight=False)
+                then = "; taken up again" if again else ""
+                bar.console.print(f"{end.name} {end.how}: {end.message}{then}", markup=False, highlight=False)
 
         yield SweepWatch(on_change=changed, on_end=ended)

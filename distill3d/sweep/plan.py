@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -45,9 +46,11 @@ class Sweep:
     ray: Mapping[str, float] = field(default_factory=dict)  # what one run asks of the cluster: num_cpus, num_gpus
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path, *, workers: int | None = None, engine: str | None = None) -> Sweep:
     """Read and check a sweep.yaml.
 
+    Args:
+        workers, engine: take the place of what the file says.
     Raises:
         ConfigError, UnknownNameError: what is wrong, before anything has started.
     """
@@ -59,14 +62,15 @@ def read_sweep(path: Path) -> Sweep:
     sweep = Sweep(
         out=Path(values["out"]).resolve(),
         runs=tuple(plan_runs(base, vary)),
-        workers=whole_number("workers", values.get("workers"), least=1),
-        retries=_or(whole_number("retries", values.get("retries"), least=0), Sweep.retries),
+        workers=_whole_number("workers", workers or values.get("workers"), least=1),
+        retries=_whole_number("retries", values.get("retries", Sweep.retries), least=0),
         evaluate=_truth("evaluate", values.get("evaluate", Sweep.evaluate)),
-        engine=known_engine(values.get("engine", Sweep.engine)),
+        engine=_known_engine(engine or values.get("engine", Sweep.engine)),
         ray=_resources(_mapping("ray", values.get("ray"))),
     )
+    elsewhere = sweep.engine == "ray" and "RAY_ADDRESS" in os.environ
     for run in sweep.runs:
-        check_run(run.config)
+        check_run(run.config, elsewhere=elsewhere)
     return sweep
 
 
@@ -96,9 +100,11 @@ def plan_runs(base: Mapping[str, Any], vary: Mapping[str, Any]) -> Iterable[Plan
     return runs.values()
 
 
-def check_run(config: DistillConfig) -> None:
+def check_run(config: DistillConfig, *, elsewhere: bool = False) -> None:
     """Refuse what can be known to fail without loading a network.
 
+    Args:
+        elsewhere: the run is for other machines, whose devices are not known here.
     Raises:
         UnknownNameError, ConfigError: what is wrong, and what to do.
     """
@@ -115,21 +121,22 @@ def check_run(config: DistillConfig) -> None:
     if config.scorer is not None:
         known.find("scorer", config.scorer)
     check_anchors(config.anchors)
-    check_device(config.device)
+    if not elsewhere:
+        check_device(config.device)
     if config.vram is not None:
-        parse_vram(config.vram, config.device)
+        parse_vram(config.vram, "cpu" if elsewhere else config.device)
     checked_options("Method", config.method, offers["method"].load(), config.options)
     checked_options("Backbone", config.backbone, offers["backbone"].load(), config.backbone_options)
 
 
-def known_engine(name: Any) -> str:
+def _known_engine(name: Any) -> str:
     """Refuse an engine that there is not."""
     if name not in ENGINES:
         raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}.")
     return str(name)
 
 
-def whole_number(name: str, value: Any, *, least: int) -> int | None:
+def _whole_number(name: str, value: Any, *, least: int) -> Any:
     """None or a whole number from `least`."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
         raise ConfigError(f"{name} must be a whole number from {least}, got {value!r}.")
@@ -216,10 +223,6 @@ def _truth(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{name} must be true or false, got {value!r}.")
     return value
-
-
-def _or(value: int | None, otherwise: int) -> int:
-    return otherwise if value is None else value
 
 
 def _resources(values: Mapping[str, Any]) -> dict[str, float]:

@@ -36,7 +36,7 @@ class SweepWatch:
     """What a sweep tells whoever looks on. Each does nothing unless it is set."""
 
     on_change: Callable[[Counts], None] = lambda counts: None
-    on_end: Callable[[Ended], None] = lambda ended: None
+    on_end: Callable[[Ended, bool], None] = lambda ended, again: None  # again: it will be taken up again
 
 
 @dataclass
@@ -83,8 +83,7 @@ def _work_off(sweep: Sweep, place: Place, standing: _Standing, watch: SweepWatch
     def look() -> bool:
         """Take note of what has ended; whether anything still runs."""
         for ended in engine.ended():
-            _settle(place, standing, ended, engine.retries)
-            watch.on_end(ended)
+            watch.on_end(ended, _settle(place, standing, ended, engine.retries))
             _write_tables(sweep)
         running = {name: (last_step(place.run(name)), steps[name]) for name in engine.running()}
         watch.on_change(Counts(len(sweep.runs), len(standing.done), len(standing.failed), running))
@@ -122,8 +121,8 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _settle(place: Place, standing: _Standing, ended: Ended, retries: int) -> None:
-    """A run that died waits for its next worker, unless it has died too often."""
+def _settle(place: Place, standing: _Standing, ended: Ended, retries: int) -> bool:
+    """Put a run where it belongs; whether one that died waits for its next worker, not having died too often."""
     if ended.how == "done":
         standing.done.add(ended.name)
     elif ended.how == "died":
@@ -131,10 +130,11 @@ def _settle(place: Place, standing: _Standing, ended: Ended, retries: int) -> No
         standing.deaths[ended.name] += 1
         if standing.deaths[ended.name] <= retries:
             standing.waiting.insert(0, ended.name)
-        else:
-            standing.failed.add(ended.name)
+            return True
+        standing.failed.add(ended.name)
     elif ended.how == "failed":
         standing.failed.add(ended.name)
+    return False
 
 
 def _write_tables(sweep: Sweep) -> Table:
