@@ -290,8 +290,8 @@ def _progress(shown: bool = True) -> Iterator[Any]:
         def checked(health: Any) -> None:
             if collapsed(health):
                 bar.console.print(
-                    f"[bold yellow]Collapse:[/] at step {health.step} {health.kept:.2f} of the subjects' own differences "
-                    "are left. A smaller --lr, fewer --steps or --anchor scene=1 keep them."
+                    f"[bold yellow]Collapse:[/] at step {health.step} {health.kept:.2f} of the subjects' own "
+                    "differences are left. A smaller --lr, fewer --steps or --anchor scene=1 keep them."
                 )
 
         before = signal.signal(signal.SIGINT, ask)
