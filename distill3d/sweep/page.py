@@ -14,7 +14,7 @@ from distill3d.report.page import template
 from distill3d.sweep.table import Row, Table, cells, said
 
 PAGE, REPORT = "index.html", "report.html"
-WIDTH = 360  # pixels of a thumbnail, shown at half of it on a screen of common density
+WIDTH, TALLEST = 440, 1.15  # pixels of a thumbnail, and its height in widths: the first three subjects of a sheet
 
 
 def write_page(table: Table, out: Path) -> Path:
@@ -62,7 +62,8 @@ def _thumbnail(path: Path, changed: int) -> str | None:
             small = picture.convert("RGB")
     except OSError:
         return None
-    small.thumbnail((WIDTH, 10 * WIDTH))
+    top = small.crop((0, 0, small.width, min(small.height, round(TALLEST * small.width))))
+    top.thumbnail((WIDTH, 2 * WIDTH))
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
+    top.save(buffer, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

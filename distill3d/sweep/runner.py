@@ -68,6 +68,7 @@ def run_sweep(sweep: Sweep, *, cache: Path | None = None, watch: SweepWatch | No
         names = [run.name for run in sweep.runs]
         done = {name for name in names if is_done(place.run(name), sweep.evaluate)}
         standing = _Standing([name for name in names if name not in done], done)
+        _write_tables(sweep)
         try:
             if standing.waiting:
                 _work_off(sweep, place, standing, watch)
