@@ -111,13 +111,16 @@ def _say_table(found: Survey, rung: Prediction) -> None:
 
 
 def _say_cards(found: Survey) -> None:
-    from distill3d.training.planning.cards import UTILISATION
+    from distill3d.training.planning.cards import START, UTILISATION
 
-    typer.echo(
-        f"Steps a second, predicted: {UTILISATION:.0%} of the data sheets' dense peak is assumed, not measured; "
-        "bfloat16's for what is in half precision, else float32's without TF32."
-    )
-    for card, fits, speed in found.expected():
+    expected = found.expected()
+    if expected:
+        typer.echo(
+            f"Steps a second, predicted, not measured: {UTILISATION:.0%} of the data sheets' dense peak is assumed "
+            "(bfloat16's for half precision, else float32's without TF32), and "
+            f"{1e6 * START:.0f} microseconds for each of {found.check().operations} kernels to start."
+        )
+    for card, fits, speed in expected:
         typer.echo(f"  {card.name:16s} {card.memory:3d} GiB  {speed:6.2f}{'' if fits else '  does not fit'}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 UTILISATION = 0.35  # of the peak, assumed for convolutions and attention of these sizes
+START = 8e-6  # seconds until a kernel is started from Python, assumed; what bounds small networks
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,14 @@ class Card:
     single: float  # TFLOP/s of float32, without TF32
     source: str
 
-    def steps_per_second(self, half_flops: float, single_flops: float) -> float:
-        """Expected of a step of so many operations in half and in single precision, at `UTILISATION`."""
-        seconds = half_flops / (self.half * 1e12) + single_flops / (self.single * 1e12)
-        return UTILISATION / seconds
+    def steps_per_second(self, half_flops: float, single_flops: float, operations: int) -> float:
+        """Expected of a step: of so many operations in half and in single precision, or only of starting its kernels.
+
+        Args:
+            operations: that the device is told to start.
+        """
+        computing = (half_flops / self.half + single_flops / self.single) / (UTILISATION * 1e12)
+        return 1 / max(computing, operations * START)
 
 
 AMPERE = "NVIDIA Ampere GA102 GPU Architecture whitepaper"

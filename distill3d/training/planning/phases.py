@@ -22,6 +22,7 @@ class Phase:
     peak: int = 0  # bytes alive at most while it ran, everything counted
     flops: int = 0
     half_flops: int = 0  # those of them in bfloat16 or float16
+    operations: int = 0  # that a device is told to start
 
 
 @dataclass
@@ -65,9 +66,10 @@ class Phases:
         return self.owners[bisect_right(self.starts, node._sequence_nr()) - 1] + BACK
 
     def at(self, live: int) -> None:
-        """So many bytes are alive now."""
+        """So many bytes are alive after an operation."""
         part = self.parts.setdefault(self.now, Phase())
         part.peak = max(part.peak, live)
+        part.operations += 1
 
     def count(self, flops: int, dtype: torch.dtype) -> None:
         """So many floating-point operations were just done."""

@@ -52,6 +52,10 @@ class Prediction:
     def half_flops(self) -> int:
         return sum(phase.half_flops for phase in self.phases.values())
 
+    @property
+    def operations(self) -> int:
+        return sum(phase.operations for phase in self.phases.values())
+
     def activations(self, phase: str) -> int:
         """Bytes beside what is there all the time; gradients of weights count from the scene's backward on."""
         return max(0, self.phases[phase].peak - self.held)

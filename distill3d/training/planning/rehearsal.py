@@ -32,7 +32,7 @@ class Rehearsal(TorchDispatchMode):
 
     Args:
         spare: bytes beside results that a kernel needs while it runs; see `kernels`.
-        on_change: told the bytes that are alive after every operation, scratch memory included.
+        on_change: told the bytes that are alive after every operation of the device, scratch memory included.
         on_flops: told the operations of a convolution or matrix product, and their dtype.
     """
 
@@ -64,10 +64,13 @@ class Rehearsal(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = self._run(func, args, kwargs)
+        on_device = False
         for tensor in _tensors_in((out,)):
             if tensor.is_meta:
+                on_device = True
                 self._follow(tensor)
-        self.on_change(self.live + self.spare(func, args, out))
+        if on_device and self.results.kind(func) != "view":
+            self.on_change(self.live + self.spare(func, args, out))
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:

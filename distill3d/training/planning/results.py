@@ -37,9 +37,13 @@ class Results:
         self.inplace: set[Hashable] = set()
         self.kinds: dict[Any, str] = {}
 
+    def kind(self, func: Any) -> str:
+        """ "new", "inplace" if it returns its first argument or nothing, "view" for whatever must be run."""
+        return self.kinds.get(func) or self.kinds.setdefault(func, _kind(func))
+
     def of(self, func: Any, args: Any, kwargs: Any) -> Any:
         """`func(*args, **kwargs)`, or tensors that look like what it returns."""
-        kind = self.kinds.get(func) or self.kinds.setdefault(func, _kind(func))
+        kind = self.kind(func)
         if kind == "view":
             return func(*args, **kwargs)
         key = (func, _key(args), _key(tuple(kwargs.items())) if kwargs else None)
@@ -58,7 +62,6 @@ class Results:
 
 
 def _kind(func: Any) -> str:
-    """ "new", "inplace" if it returns its first argument or nothing, "view" for whatever must be run."""
     schema = func._schema
     if func.__name__.startswith(CHANGES_SHAPE) or func.namespace != "aten":
         return "view"

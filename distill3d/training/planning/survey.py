@@ -15,7 +15,7 @@ from distill3d.renderer import Renderer
 from distill3d.scorer import Scorer
 from distill3d.styles import Style
 from distill3d.training.planning.budget import GIB, RESERVED, parse_vram
-from distill3d.training.planning.cards import CARDS, UTILISATION, Card
+from distill3d.training.planning.cards import CARDS, START, UTILISATION, Card
 from distill3d.training.planning.choose import needed, rungs, too_small
 from distill3d.training.planning.plan import FAST, last_saving
 from distill3d.training.planning.predict import Prediction, predict
@@ -74,12 +74,12 @@ class Survey:
         return self.chosen
 
     def expected(self) -> list[tuple[Card, bool, float]]:
-        """For known cards: whether the chosen plan fits, and steps a second, predicted."""
-        if self.chosen is None:
+        """For known cards: whether the chosen plan fits, and steps a second, predicted. None for a plan for a CPU."""
+        if self.chosen is None or self.kind == "cpu":
             return []
         half, single = self.chosen.half_flops, self.chosen.flops - self.chosen.half_flops
-        least = needed(self.chosen, "cuda")
-        return [(card, least <= card.memory * GIB, card.steps_per_second(half, single)) for card in CARDS]
+        least, started = needed(self.chosen, "cuda"), self.chosen.operations
+        return [(card, least <= card.memory * GIB, card.steps_per_second(half, single, started)) for card in CARDS]
 
     def plain(self) -> dict[str, Any]:
         """For JSON; bytes and operations."""
@@ -98,6 +98,7 @@ class Survey:
                 for card, fits, speed in self.expected()
             ],
             "utilisation": UTILISATION,
+            "seconds_to_start_a_kernel": START,
         }
 
 
@@ -118,6 +119,7 @@ def plain(rung: Prediction) -> dict[str, Any]:
         "peak": rung.peak,
         "flops": rung.flops,
         "half_flops": rung.half_flops,
+        "operations": rung.operations,
         "parameters": {"backbone": rung.backbone, "reference": rung.reference, "scorer": rung.scorer},
         "gradients": rung.gradients,
         "optimizer": rung.optimizer,
