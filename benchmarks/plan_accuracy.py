@@ -53,7 +53,7 @@ CONFIGURATIONS = {
     "eg3d, encoder computed again": Configuration(
         "eg3d", "wide autoencoder, 512 px", "csd", rerender=True, recompute_encoder=True, low_memory=True
     ),
-    "triposr of 5 layers": Configuration("triposr", "half, 256 px", "ld", rerender=True, low_memory=True),
+    "triposr of 6 layers": Configuration("triposr", "half, 256 px", "csd", rerender=True, low_memory=True),
 }
 OPTIONS: dict[str, dict[str, Any]] = {"ld": {"path": "noise"}, "sds": {}, "csd": {}}
 
@@ -90,7 +90,7 @@ def _backbone(name: str, device: str) -> Any:
 
     if name == "triposr":
         with torch.device(device):
-            model = TripoSR(TripoSRConfig(layers=5))
+            model = TripoSR(TripoSRConfig(layers=6))
         return renderer_of(model, Look(low_memory=True, rays_at_once=1024), image_size=96)
     return {"eg3d": shape_of_eg3d, "panohead": shape_of_panohead}[name](device)
 

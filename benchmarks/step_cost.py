@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--backbone", choices=["panohead"], default="panohead")
     parser.add_argument("--size", choices=["full", "reduced"], default="full")
     parser.add_argument("--count-only", action="store_true", help="on the meta device alone; nothing is timed")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -61,22 +61,31 @@ def count_method(name: str, size: Size) -> Tallies:
 
 
 def count_released(size: Size) -> Tallies:
-    """The released schedule. The table that it is checked against lists no background network; this has none."""
-    renderer = make_renderer(size, "meta", reference=True, background="none")
-    trained = renderer.trainable()
-    reference = frozen_copy(renderer, [*trained.values(), *renderer.generator.decoder.parameters()])
-    for parameter in (*trained.values(), *renderer.generator.decoder.parameters()):  # the decoder's for nothing
+    """The released schedule; at the reduced size as it is timed there, without Depth Anything and LPIPS.
+
+    The table that the full size is checked against lists no background network, so there is none in it.
+    """
+    full = size == "full"
+    renderer = make_renderer(size, "meta", reference=True, background="none" if full else "learnt")
+    asked = [*renderer.trainable().values(), *renderer.generator.decoder.parameters()]  # the decoder's for nothing
+    reference = frozen_copy(renderer, asked)
+    for parameter in asked:
         parameter.requires_grad_(True)
-    scorer = make_scorer(size, "meta")
-    with torch.device("meta"):
-        depth, distance = DepthAnything(), AlexDistance()
-    plain(scorer, depth)
-    meter = Meter()
+    scorer, meter = make_scorer(size, "meta"), Meter()
+    plain(scorer)
     watch_renderer(meter, renderer)
     watch_renderer(meter, reference, FROZEN)
     watch_scorer(meter, scorer)
-    meter.watch(depth, "forward", "Depth Anything", len)
-    meter.watch(distance, "forward", "LPIPS", lambda one, _: len(one))
-    step = ReleasedStep(renderer, reference, scorer, STYLE.prompt, depth=depth, perceptual=distance)
+    networks = _networks_of_full_size(meter) if full else {}
+    step = ReleasedStep(renderer, reference, scorer, STYLE.prompt, **networks)
     scene = {name: entry.detach() for name, entry in renderer.scene(renderer.codes_of_seeds([0])).items()}
     return metered(lambda: step.gradients(Draws(0, 1, (0,)), (scene, scene)), meter)
+
+
+def _networks_of_full_size(meter: Meter) -> dict[str, torch.nn.Module]:
+    with torch.device("meta"):
+        depth, distance = DepthAnything(), AlexDistance()
+    plain(depth)
+    meter.watch(depth, "forward", "Depth Anything", len)
+    meter.watch(distance, "forward", "LPIPS", lambda one, _: len(one))
+    return {"depth": depth, "perceptual": distance}

@@ -129,3 +129,16 @@ def test_full_size_steps_cost_what_was_promised(tmp_path):
     for name, goal in COUNT_GOALS.items():
         assert methods[name]["tflop"] <= goal * 28.44
         assert sum(methods[name]["parts"].values()) == pytest.approx(methods[name]["tflop"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_half_precision_keeps_the_gradients_of_the_embedded_pair(tmp_path):
+    script = BENCHMARKS / "grad_precision.py"
+    arguments = ["--pairs", "embedded", "--steps", "1", "--json"]
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {(r["method"], r["part"]) for r in rows} == {
+        (method, part) for method in ("ld", "ld-released") for part in ("autoencoder", "score", "whole step")
+    }
+    assert all(0 < r[what] < 1 for r in rows for what in ("images", "weights"))  # half is not float32 under a name
