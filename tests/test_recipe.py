@@ -18,7 +18,7 @@ from distill3d.recipe import distill, open_run, prepare, resume
 from distill3d.runs import load_run, trained_weights
 from distill3d.training.checkpoint import list_checkpoints
 from distill3d.training.loop import CHECKPOINTS, Instruments
-from distill3d.training.trainer import Trainer
+from distill3d.training.step import Step
 from distill3d.views import View
 from tests.faults.children import bare
 
@@ -115,23 +115,23 @@ def test_what_is_free_may_change_and_a_table_keeps_what_is_not_named(tmp_path):
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_step_that_does_not_fit_is_taken_again_by_the_next_smaller_plan_once(tmp_path, monkeypatch, caplog, times):
     straight = distill(replace(CONFIG, lr=1e-4), tmp_path / "straight")
-    begin, failed, plans = Trainer._begin, [], []
+    begin, failed, plans = Step.begin, [], []
 
-    def begun(trainer, places, step, *rest):
-        plans.append((trainer.rerender, trainer.micro_batch))
-        if step == 3 and len(failed) < times:
+    def begun(step, *given):
+        plans.append((step.rerender, len(step.draws.subjects)))
+        if step.number == 3 and len(failed) < times:
             failed.append(step)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return begin(trainer, places, step, *rest)
+        return begin(step, *given)
 
-    monkeypatch.setattr(Trainer, "_begin", begun)
+    monkeypatch.setattr(Step, "begin", begun)
     if times == 2:
         with pytest.raises(RunError, match=r"memory.*--vram"):
             distill(replace(CONFIG, lr=1e-4), tmp_path / "run")
         assert list_checkpoints(tmp_path / "run" / CHECKPOINTS)[-1].step == 2
         return
     folder = distill(replace(CONFIG, lr=1e-4), tmp_path / "run")
-    assert plans[0] == (True, None) and plans[-1] == (True, 1)  # the toy's batch is 2
+    assert plans[0] == (True, 2) and plans[-1] == (True, 1)
     said = [record.getMessage() for record in caplog.records if "memory" in record.getMessage()]
     assert said == ["Out of memory: going on with the next smaller plan (one subject at a time)."]
     want, found = (load_file(f / "weights.safetensors") for f in (straight, folder))
@@ -143,7 +143,7 @@ def test_any_other_error_of_a_step_is_not_taken_for_a_lack_of_memory(tmp_path, m
     def broken(*given):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(Trainer, "_begin", broken)
+    monkeypatch.setattr(Step, "begin", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         distill(CONFIG, tmp_path / "run")
 

@@ -1,29 +1,25 @@
-"""One step: render, score, one backward through each scene. The only place that calls `backward`."""
+"""The trained weights and what moves them: gradients, Adam, an average. What is in a step: `step.py`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import DivergedError
 from distill3d.methods import Method
-from distill3d.objectives.term import Needs, Side, StepBatch, Weighted
-from distill3d.renderer import AnySize, Render, Renderer, Scene, Stage, example, frozen_copy
+from distill3d.objectives.term import StepBatch, Weighted
+from distill3d.renderer import Renderer, Scene, frozen_copy
 from distill3d.training.average import follow, swapped
-from distill3d.training.groups import Group, OnDemand, linked_groups, mates
 from distill3d.training.rates import rate_groups
 from distill3d.training.share import Share, StepLog
-from distill3d.views import View
+from distill3d.training.step import PixelGradients, Step
 
 MAX_SKIPPED = 10  # steps in a row without a finite gradient that end a run
-
-PixelGradients = dict[View, dict[str, Tensor]]  # of each view, by the names of `Render.tensors`
 
 
 class Trainer:
@@ -85,9 +81,8 @@ class Trainer:
     def gradients(self, *, stopping: Callable[[], bool] = lambda: False) -> StepLog:
         """Fill `.grad` of the trained weights, and say how that went."""
         log = StepLog(self.step_number)
-        due = self._due(self.step_number)
-        places = self.share.subjects(self.batch)
-        done = [self._accumulate(chunk, self.step_number, due, log) for chunk in _chunks(places, self.micro_batch)]
+        chunks = _chunks(self.share.subjects(self.batch), self.micro_batch)
+        done = [self._work(chunk, self.step_number).accumulate(log) for chunk in chunks]
         log.stopping = stopping()
         self.share.reduce(self.trained.values(), log)
         self._remember(done)
@@ -125,33 +120,22 @@ class Trainer:
 
     def loss(self, codes: Tensor | None = None) -> Tensor:
         """The whole step as one graph: slow and large, what `gradients` must agree with."""
-        due = self._due(self.step_number)
-        everybody = tuple(range(self.batch))
-        batch, needs = self._begin(everybody, self.step_number, due, self.renderer.scene, codes)
-        for view, stage in needs.views.items():
-            batch.trained.views[view] = self._look(self.renderer, batch.trained.scene, batch, [view], stage)[view]
-        losses = [weighted.loss(batch, self.step_number) for weighted in due.values()]
-        return torch.stack(losses).sum() / self.batch
+        return self._work(tuple(range(self.batch)), self.step_number).loss(codes)
 
     def term_gradients(self, step: int) -> dict[str, dict[str, Tensor]]:
         """Each term's own gradient on the trained weights at that step's draws; nothing of the trainer changes."""
         found = {}
-        for name, weighted in self._due(step).items():
+        for name in self._due(step):
             with self._undisturbed():
                 for chunk in _chunks(tuple(range(self.batch)), self.micro_batch):
-                    self._accumulate(chunk, step, {name: weighted}, StepLog(step))
+                    self._work(chunk, step, name).accumulate(StepLog(step))
                 found[name] = {n: p.grad for n, p in self.trained.items() if p.grad is not None}
         return found
 
     def look_at(self, step: int, term: str) -> tuple[StepBatch, PixelGradients]:
         """What one term sees at that step's draws, and the gradient that it puts on each picture of each view."""
-        due = {term: self._due(step)[term]}
         with self._undisturbed():
-            batch, needs = self._begin(tuple(range(self.batch)), step, due, self._leaves({}))
-            (group,) = linked_groups(due)
-            self._render_group(batch, group, needs)
-            self._backward_terms(batch, group, due, StepLog(step))
-            return batch, {view: _gradients(batch.trained.views[view]) for view in group.views}
+            return self._work(tuple(range(self.batch)), step, term).look_at_pixels()
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
@@ -172,128 +156,20 @@ class Trainer:
     def _due(self, step: int) -> dict[str, Weighted]:
         return {name: w for name, w in self.method.terms.items() if w.due(step)}
 
-    def _leaves(self, graph: dict[str, Tensor]) -> Callable[[Tensor], Scene]:
-        """A scene that is cut off from its graph, which is left in `graph`."""
-
-        def scene_of(codes: Tensor) -> Scene:
-            graph.update(self.renderer.scene(codes))
-            return {name: entry.detach().requires_grad_(entry.requires_grad) for name, entry in graph.items()}
-
-        return scene_of
-
-    def _accumulate(self, places: tuple[int, ...], step: int, due: Mapping[str, Weighted], log: StepLog) -> StepBatch:
-        """Add to `.grad` what these terms say about these subjects."""
-        graph: dict[str, Tensor] = {}
-        batch, needs = self._begin(places, step, due, self._leaves(graph))
-        for number, group in enumerate(linked_groups(due)):
-            self._backward_group(batch, number, group, needs, due, log)
-        _backward([(graph[name], leaf.grad) for name, leaf in batch.trained.scene.items() if leaf.grad is not None])
-        return batch
-
-    def _begin(
-        self,
-        places: tuple[int, ...],
-        step: int,
-        due: Mapping[str, Weighted],
-        scene_of: Callable[[Tensor], Scene],
-        codes: Tensor | None = None,
-    ) -> tuple[StepBatch, Needs]:
-        """Draw subjects and cameras, make the trained scene; the reference's scene and views when a term reads them."""
-        needs = Needs()
-        for weighted in due.values():
-            needs = needs | weighted.term.needs
-        draws = Draws(self.seed, step % self.method.replay if self.method.replay else step, places)
-        if codes is None:
-            codes = self.renderer.sample_codes(draws.scoped("subject"))
-        trained = Side(scene_of(codes))
-        like = example(trained.scene)
-        cameras: dict[View, Cameras] = {
-            view: view.cameras(draws).to(like) for view in {**needs.views, **needs.reference}
-        }
-
-        @torch.no_grad()
-        def scene() -> Scene:
-            return self.reference.scene(codes.detach())
-
-        @torch.no_grad()
-        def look(view: View) -> Render:
-            return self._look(self.reference, reference.scene, batch, [view], needs.reference[view])[view]
-
-        reference = Side(scene, OnDemand(look))
-        batch = StepBatch(draws, codes, cameras, trained, reference, self._previous_of(places))
-        return batch, needs
-
-    def _look(
-        self, renderer: Renderer, scene: Scene, batch: StepBatch, views: list[View], stage: Stage
-    ) -> dict[View, Render]:
-        """Views that differ in nothing but the mirror, in one call."""
-        view = views[0]
-        # Draws are keyed by the views' name, and every view of a call sees the same: a second rendering repeats the
-        # first, a view alone is what it is beside its mirror.
-        draws = batch.draws.scoped(f"render/{view.name}")
-        cameras = Cameras.side_by_side([batch.cameras[v] for v in views])
-        if stage == "raw" and view.size is not None and isinstance(renderer, AnySize):
-            renders = renderer.render_raw(scene, cameras, min(view.size, renderer.raw_size), draws=draws)
-        else:
-            renders = renderer.render(scene, cameras, upto=stage, draws=draws)
-        if len(views) == 1:
-            return {view: renders}
-        return {v: renders.map(lambda picture, i=i: picture[:, i : i + 1]) for i, v in enumerate(views)}  # type: ignore[misc]
-
-    def _backward_group(
-        self, batch: StepBatch, number: int, group: Group, needs: Needs, due: Mapping[str, Weighted], log: StepLog
-    ) -> None:
-        """Render the group's views, let its terms put gradients on the pixels, carry those on to the scene.
-
-        Autograd holds the terms' graphs, then one view's render graph at a time, however many views there are.
-        """
-        kept = self._render_group(batch, group, needs)
-        if self.share.scores(number):
-            self._backward_terms(batch, group, due, log)
-        pixels = {view: _gradients(batch.trained.views[view]) for view in group.views}
-        for view in group.views:
-            batch.trained.views[view] = batch.trained.views[view].map(Tensor.detach)
-        wanted = self.share.exchange_gradients(number, pixels)
-        own = [view for place, view in enumerate(group.views) if self.share.renders(place) and wanted[view]]
-        for together in [[view] for view in own] if self.rerender else mates(own):
-            if self.rerender:
-                kept = self._look(self.renderer, batch.trained.scene, batch, together, needs.views[together[0]])
-            _backward([end for view in together for end in _ends(kept.pop(view), wanted[view])])
-
-    def _render_group(self, batch: StepBatch, group: Group, needs: Needs) -> dict[View, Render]:
-        """Put leaves with the group's pictures into the batch; return the renders, with their graphs if kept.
-
-        Where views are rendered again for their backward, one whose values no term reads is not rendered here: zeros
-        stand for it.
-        """
-        own = [view for place, view in enumerate(group.views) if self.share.renders(place)]
-        blind = needs.blind if self.rerender else frozenset()
-        made: dict[View, Render | None] = dict.fromkeys(group.views)
-        for together in [[view] for view in own] if self.rerender else mates(own):
-            if together[0] not in blind:
-                with torch.set_grad_enabled(not self.rerender):
-                    made.update(
-                        self._look(self.renderer, batch.trained.scene, batch, together, needs.views[together[0]])
-                    )
-        seen = self.share.exchange_renders({view: render for view, render in made.items() if view not in blind})
-        for view in group.views:
-            picture = seen[view] if view not in blind else seen[_mate(view, seen)].map(torch.zeros_like)
-            batch.trained.views[view] = picture.map(lambda p: p.detach().requires_grad_())
-        return {view: render for view, render in made.items() if render is not None}
-
-    def _backward_terms(self, batch: StepBatch, group: Group, due: Mapping[str, Weighted], log: StepLog) -> None:
-        losses = []
-        part = len(batch.codes) / self.batch
-        for name in group.terms:
-            batch.figures = {}
-            losses.append(due[name].loss(batch, log.step) / self.batch)
-            log.loss += batch.figures["loss"] * part if "loss" in batch.figures else float(losses[-1].detach())
-            for key, value in batch.figures.items():
-                log.figures[f"{name}/{key}"] = log.figures.get(f"{name}/{key}", 0.0) + value * part
-        losses = [loss for loss in losses if loss.requires_grad]
-        if losses:
-            torch.autograd.backward(losses)  # stops at the pixels and at the scene
-        batch.memo.clear()  # no other group reads these views, so no prediction of theirs is wanted again
+    def _work(self, places: tuple[int, ...], number: int, term: str | None = None) -> Step:
+        """What a step does with the subjects at these places of the batch, for one term or all that are due."""
+        due = self._due(number)
+        return Step(
+            self.renderer,
+            self.reference,
+            due if term is None else {term: due[term]},
+            Draws(self.seed, number % self.method.replay if self.method.replay else number, places),
+            number,
+            self.batch,
+            self.rerender,
+            self.share,
+            self._previous_of(places),
+        )
 
     def _clip(self, norm: float) -> None:
         if self.clip is not None and norm > self.clip:
@@ -323,25 +199,6 @@ class Trainer:
 def _chunks(places: tuple[int, ...], size: int | None) -> Iterable[tuple[int, ...]]:
     step = size or max(1, len(places))
     return [places[i : i + step] for i in range(0, len(places), step)]
-
-
-def _mate(view: View, seen: Collection[View]) -> View:
-    """The view whose picture has the same sides: the one that this is the mirror image of."""
-    return next(v for v in seen if mates([v, view]) == [[v, view]])
-
-
-def _gradients(render: Render) -> dict[str, Tensor]:
-    return {name: picture.grad for name, picture in render.tensors().items() if picture.grad is not None}
-
-
-def _ends(render: Render, gradients: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return [(getattr(render, name), g) for name, g in gradients.items() if getattr(render, name).requires_grad]
-
-
-def _backward(ends: list[tuple[Tensor, Tensor]]) -> None:
-    """From tensors with their gradients; nothing for none, as when a step trains what these do not reach."""
-    if ends:
-        torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
 
 
 def _norm(gradients: list[Tensor]) -> float:

@@ -22,6 +22,7 @@ from distill3d.styles import CATALOGUE
 from distill3d.testing.saved_bytes import SavedBytes
 from distill3d.training.groups import linked_groups
 from distill3d.training.rates import cosine_decay
+from distill3d.training.step import Step
 from distill3d.training.trainer import Trainer
 from distill3d.views import Grid
 from tests.toys import AROUND, AnySizeToy, SlowDecoderToy, single_view_method, toy
@@ -121,20 +122,28 @@ def test_a_step_leaves_the_reference_bit_identical_and_shares_what_is_not_traine
 
 
 def begun(trainer):
-    step = trainer.step_number
-    return trainer._begin(tuple(range(trainer.batch)), step, trainer._due(step), trainer.renderer.scene)
+    """The step that is next, and its pictures' cameras and scenes."""
+    step = trainer._work(tuple(range(trainer.batch)), trainer.step_number)
+    return step, step.begin(trainer.renderer.scene)
 
 
-def test_each_view_is_rendered_once_and_super_resolved_only_where_it_is_read():
-    trainer, seen = Trainer(toy(), method("ld-released"), rerender=False), Counter()
-    look = trainer._look
+@pytest.fixture
+def looks(monkeypatch):
+    """(renderer, view, stage, whether with a graph) of every view that a step renders, as it goes."""
+    noted, look = [], Step.look
 
-    def counted(renderer, scene, batch, views, stage):
-        seen.update((renderer is trainer.reference, view, stage) for view in views)
-        return look(renderer, scene, batch, views, stage)
+    def noting(step, renderer, scene, batch, views, stage):
+        noted.extend((renderer, view, stage, torch.is_grad_enabled()) for view in views)
+        return look(step, renderer, scene, batch, views, stage)
 
-    trainer._look = counted
+    monkeypatch.setattr(Step, "look", noting)
+    return noted
+
+
+def test_each_view_is_rendered_once_and_super_resolved_only_where_it_is_read(looks):
+    trainer = Trainer(toy(), method("ld-released"), rerender=False)
     trainer.gradients()
+    seen = Counter((renderer is trainer.reference, view, stage) for renderer, view, stage, _ in looks)
     assert set(seen.values()) == {1}
     assert sum(reference for reference, _, _ in seen) == 5  # main and the grid's four; the mirrored one is not read
     assert len(seen) == 5 + 6
@@ -147,52 +156,38 @@ def test_replayed_steps_see_the_same_subjects_and_cameras_and_others_do_not():
     trainer = Trainer(toy(), replace(method("sds"), replay=2))
     seen = []
     for trainer.step_number in range(4):
-        batch, _ = begun(trainer)
+        _, batch = begun(trainer)
         seen.append([batch.codes, *(cameras.cam2world for cameras in batch.cameras.values())])
     assert all(torch.equal(a, b) for first, again in (seen[::2], seen[1::2]) for a, b in zip(first, again))
     assert not any(torch.equal(a, b) for a, b in zip(*seen[:2]))
 
 
-def test_a_kept_target_needs_neither_scene_nor_render_of_the_reference():
+def test_a_kept_target_needs_neither_scene_nor_render_of_the_reference(looks):
     """Its steps still differ: the renderer has moved on, towards the targets."""
     defaults = replace(toy().defaults, replay=2, path="flow")
     trainer = Trainer(toy(), ld(SCORER, CATALOGUE["zombie"], defaults), lr=lambda step: 1e-3)
-    renders, look = [], trainer._look
-
-    def counted(renderer, *rest):
-        renders.append(renderer is trainer.reference)
-        return look(renderer, *rest)
-
-    trainer._look = counted
     scenes, scene = [], trainer.reference.scene
     trainer.reference.scene = lambda codes: scenes.append(codes) or scene(codes)
     counts, losses = [], []
     for _ in range(6):
-        renders.clear()
+        looks.clear()
         scenes.clear()
         losses.append(trainer.step().loss)
-        counts.append((len(scenes), sum(renders)))
+        counts.append((len(scenes), sum(renderer is trainer.reference for renderer, *_ in looks)))
     assert counts == [(1, 5), (1, 5), *[(0, 0)] * 4]  # main and the grid's four
     assert losses[4] < losses[2] < losses[0]
     assert losses[5] < losses[3] < losses[1]
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
-def test_the_grid_is_rendered_every_so_many_steps(every):
+def test_the_grid_is_rendered_every_so_many_steps(every, looks):
     method = ld(SCORER, CATALOGUE["zombie"], toy().defaults, grid_every=every)
     trainer = Trainer(toy(), method, lr=lambda step: 1e-3, rerender=False)
-    views, look = [], trainer._look
-
-    def counted(renderer, scene, batch, together, stage):
-        views.extend(renderer is trainer.renderer for _ in together)
-        return look(renderer, scene, batch, together, stage)
-
-    trainer._look = counted
     counts = []
     for _ in range(4):
-        views.clear()
+        looks.clear()
         trainer.step()
-        counts.append(sum(views))
+        counts.append(sum(renderer is trainer.renderer for renderer, *_ in looks))
     assert counts == [6 if step % every == 0 else 2 for step in range(4)]  # the mirrored pair, and the grid's four
 
 
@@ -202,9 +197,9 @@ def test_a_view_that_is_looked_at_in_a_small_tile_is_rendered_small_where_the_ba
     sizes = {}
     for renderer in (able, unable):
         trainer = Trainer(renderer, method("ld"), batch=2)
-        batch, needs = begun(trainer)
-        for view, stage in needs.views.items():
-            picture = trainer._look(renderer, batch.trained.scene, batch, [view], stage)[view].raw
+        step, batch = begun(trainer)
+        for view, stage in step.needs.views.items():
+            picture = step.look(renderer, batch.trained.scene, batch, [view], stage)[view].raw
             sizes[type(renderer).__name__, view.name, stage] = picture.shape[-1]
     assert {size for (_, name, _), size in sizes.items() if name == "main"} == {16}  # super-resolution needs it whole
     assert sizes["AnySizeToy", "grid0", "raw"] == SCORER.image_size // 2 == 8
@@ -383,22 +378,16 @@ def test_what_a_term_puts_on_the_pictures_is_its_gradient_there():
     assert all(p.grad is None for p in trainer.trained.values())
 
 
-def test_a_view_whose_values_nobody_reads_is_rendered_for_its_backward_alone():
-    seen = Counter()
+def test_a_view_whose_values_nobody_reads_is_rendered_for_its_backward_alone(looks):
+    seen = {}
     for rerender in (True, False):
+        looks.clear()
         trainer = Trainer(toy(), method("ld at a noise"), rerender=rerender)
-        look = trainer._look
-
-        def counted(renderer, scene, batch, views, stage, trainer=trainer, look=look, rerender=rerender):
-            if renderer is trainer.renderer:
-                seen.update((rerender, view.name, view.mirrored, torch.is_grad_enabled()) for view in views)
-            return look(renderer, scene, batch, views, stage)
-
-        trainer._look = counted
         trainer.gradients()
-    assert (True, "main", True, False) not in seen  # the mirrored view, without a graph
-    assert seen[True, "main", True, True] == seen[True, "main", False, False] == seen[True, "main", False, True] == 1
-    assert seen[False, "main", True, True] == seen[False, "main", False, True] == 1
+        own = [(view.mirrored, graph) for r, view, _, graph in looks if r is trainer.renderer and view.name == "main"]
+        seen[rerender] = Counter(own)
+    assert seen[True] == {(False, False): 1, (False, True): 1, (True, True): 1}  # the mirrored view has no first look
+    assert seen[False] == {(False, True): 1, (True, True): 1}
 
 
 def test_a_view_and_its_mirror_are_one_call_where_graphs_are_kept():
