@@ -23,6 +23,7 @@ from distill3d.report import page
 from distill3d.sweep import SweepWatch, read_sweep, run_sweep, runner, text_table
 from distill3d.sweep.engine import DONE, REFUSED, STOPPED, Ended
 from distill3d.sweep.local import environment
+from distill3d.sweep.names import run_name
 from distill3d.sweep.place import Job, Place, is_done, last_step
 from distill3d.sweep.worker import work
 from tests.toys import ToyTriplane, toy
@@ -123,6 +124,13 @@ def test_prompts_that_differ_in_a_sign_get_folders_of_their_own(tmp_path):
     assert all(name.isascii() and "/" not in name for name in names)
 
 
+def test_a_name_is_never_too_long_for_a_folder(tmp_path):
+    vary = {"style": ["a " * 90 + "x", "a " * 90 + "y"], "scorer": ["tiny"], "backbone_options.psi": [0.7]}
+    vary |= {f"options.{name}": [[0.1, 0.2]] for name in ("t_range",)} | {f"term_weights.{i * 30}": [1] for i in "abc"}
+    names = [run_name({**varied}) for varied in ({k: v[i % len(v)] for k, v in vary.items()} for i in (0, 1))]
+    assert len(set(names)) == 2 and all(len(name) <= 160 for name in names)
+
+
 def test_numbers_are_read_as_they_are_meant(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text("out: x\nbase: {style: zombie, lr: 1e-3}\nvary: {options.t_range: [[0.1, 0.2], [2e-2, .5]]}\n")
@@ -156,6 +164,9 @@ def test_paths_of_a_run_hold_in_any_folder(tmp_path, monkeypatch):
         ("out: x\nbase: {backbone_options.psy: 2}\nvary: {style: [zombie]}", "no setting called 'psy'"),
         ("out: x\nbase: {steps: many}\nvary: {style: [zombie]}", "steps must be at least 1.*got 'many'"),
         ("out: x\nbase: {weights: 5}\nvary: {style: [zombie]}", "weights must be text, got 5"),
+        ("out: x\nbase: {controlnets: {depth: 2020-01-01}}\nvary: {style: [zombie]}", "controlnets cannot be a date"),
+        ("out: x\nvary: {style: [zombie], options.grid: [2020-01-01]}", "options.grid cannot be a date"),
+        ("out: x\nvary: {style: [no]}", "style must be text, got False; put it in quotes"),
         ("out: x\nbase: {options: 5}\nvary: {style: [zombie]}", "options must hold values by name"),
         ("out: x\nbase: {device: cuda:77}\nvary: {style: [zombie]}", "There is no device 'cuda:77' here"),
         ("out: x\nbase: {seed: 1}\nvary: {style: [zombie], seed: [1]}", "seed is fixed in base and varied in vary"),

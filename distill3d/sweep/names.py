@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 BARE = ("style", "method", "backbone", "scorer")  # whose values say what they are
-LONGEST = 40  # letters of one value
+LONGEST, MOST = 40, 160  # letters of one value, and of a name: file systems allow 255 bytes, and endings are added
 
 
 def run_name(varied: Mapping[str, Any]) -> str:
-    """As `zombie-ld-seed0-lr0.01`: small letters, digits, dots and dashes."""
-    return "-".join(_part(field, value) for field, value in varied.items())
+    """As `zombie-ld-seed0-lr0.01`: small letters, digits, dots and dashes, at most 160."""
+    name = "-".join(_part(field, value) for field, value in varied.items())
+    return name if len(name) <= MOST else f"{name[: MOST - 7]}-{_digest(name)}"
 
 
 def _part(field: str, value: Any) -> str:
@@ -30,5 +31,8 @@ def _word(value: Any) -> str:
     word = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:LONGEST].strip("-")
     if word == re.sub(r"[ _]", "-", text.lower()):
         return word
-    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
-    return f"{word}-{digest}" if word else digest
+    return f"{word}-{_digest(text)}" if word else _digest(text)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

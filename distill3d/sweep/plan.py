@@ -144,7 +144,7 @@ def _whole_number(name: str, value: Any, *, least: int) -> Any:
 
 
 def _planned(base: Mapping[str, Any], varied: Mapping[str, Any]) -> PlannedRun:
-    config = _config({**base, **varied})
+    config = _config({**base, **varied})  # refuses what cannot be part of a name
     shown = {name: getattr(config, name) for name in ALWAYS} | dict(varied)
     return PlannedRun(name=run_name(shown), config=config, varied=shown)
 
@@ -154,7 +154,7 @@ def _config(values: Mapping[str, Any]) -> DistillConfig:
     given: dict[str, Any] = {}
     for name, value in sorted(values.items()):  # `options` itself before its entries
         outer, dot, inner = name.partition(".")
-        value = _hashable(value)
+        value = _settled(name, value)
         if dot:
             given[outer] = {**given.get(outer, {}), inner: value}
         else:
@@ -171,11 +171,15 @@ def _check_type(name: str, value: Any) -> None:
         raise ConfigError(f"{name} must be text, got {value!r}; put it in quotes.")
 
 
-def _hashable(value: Any) -> Any:
-    """Lists as tuples, as settings of methods are given them."""
+def _settled(name: str, value: Any) -> Any:
+    """Lists as tuples, as settings of methods are given them; what YAML has and a config has not is refused."""
     if isinstance(value, dict):
-        return {name: _hashable(part) for name, part in value.items()}
-    return tuple(_hashable(part) for part in value) if isinstance(value, list) else value
+        return {str(key): _settled(name, part) for key, part in value.items()}
+    if isinstance(value, list):
+        return tuple(_settled(name, part) for part in value)
+    if value is not None and not isinstance(value, str | int | float):
+        raise ConfigError(f"{name} cannot be a {type(value).__name__}, got {value}; put a text in quotes.")
+    return value
 
 
 def _from_any_folder(config: DistillConfig) -> DistillConfig:

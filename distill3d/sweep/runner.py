@@ -135,6 +135,8 @@ def _settle(place: Place, standing: _Standing, ended: Ended, retries: int) -> bo
         standing.failed.add(ended.name)
     elif ended.how == "failed":
         standing.failed.add(ended.name)
+    elif place.last_event(ended.name).get("event") == "start":  # it left before it could say so
+        place.note(ended.name, "stopped")
     return False
 
 
