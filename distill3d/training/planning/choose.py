@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 
 import torch
 
@@ -59,22 +58,6 @@ def rungs(
     without = not_offered(renderer, scorer, batch=batch) | ({HOST_WAITS} if kind == "cpu" else frozenset())
     for plan in ladder(batch=batch, without=without):
         yield predict(plan, renderer, scorer, method, batch=batch, ema=ema, kind=kind)
-
-
-def fast_rung(
-    smallest: Prediction,
-    build: Callable[[], tuple[Renderer, Scorer, Method]],
-    *,
-    batch: int,
-    ema: bool,
-    kind: DeviceKind,
-) -> Prediction:
-    """The last rung: the smallest plan with a tiny autoencoder, whose gradient is another.
-
-    Args:
-        build: the three with such a scorer.
-    """
-    return predict(replace(smallest.plan, fast=True), *build(), batch=batch, ema=ema, kind=kind)
 
 
 def needed(prediction: Prediction, kind: DeviceKind) -> int:
