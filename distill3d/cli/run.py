@@ -57,6 +57,9 @@ def run(
         typer.Option(help="Of the diffusion model: float32, bfloat16, float16. (default: the device's best)"),
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="A tiny autoencoder in the diffusion model (TAESD).")] = False,
+    autoencoder: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of another tiny autoencoder than --fast takes.")
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the method: guidance_scale=5, mirror=false, grid=off; repeatable."),
@@ -111,7 +114,7 @@ def run(
         "scorer_weights": scorer_weights,
         "controlnets": _pairs(controlnet, "--controlnet"),
         "precision": precision,
-        "fast": fast,
+        "fast": autoencoder or fast,
         "anchors": _weights(anchor, "--anchor"),
         "term_weights": _weights(weight, "--weight"),
         "train": train,
@@ -145,6 +148,7 @@ FIELDS = {
     "backbone_option": "backbone_options",
     "subjects": "backbone_options",
     "controlnet": "controlnets",
+    "autoencoder": "fast",
     "option": "options",
     "weight": "term_weights",
     "anchor": "anchors",

@@ -7,9 +7,11 @@ import json
 import shlex
 import statistics
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from distill3d.config import DistillConfig
 from distill3d.files import write_text
 from distill3d.report.curves import curves_svg, read_metrics, spectrum_svg
 from distill3d.report.health import alarm, health_svg, terms_svg
@@ -86,36 +88,46 @@ def evaluation_table(values: Mapping[str, Any]) -> list[list[str]]:
     return [["", *(title.replace("_", " ") for title in titles)], *named] if named else []
 
 
+TABLES = {  # settings that hold several, and the option that gives one of them
+    "backbone_options": "--backbone-set",
+    "controlnets": "--controlnet",
+    "options": "--set",
+    "term_weights": "--weight",
+    "anchors": "--anchor",
+}
+
+
 def commands(config: Mapping[str, Any], folder: str) -> dict[str, str]:
     """How to do it again, go on, and look closer."""
-    words = ["distill3d", "run"]
-    for key in (
-        "style",
-        "backbone",
-        "weights",
-        "scorer",
-        "scorer_weights",
-        "method",
-        "steps",
-        "batch",
-        "lr",
-        "seed",
-        "save_every",
-    ):
-        if config.get(key) is not None:
-            words += [f"--{key.replace('_', '-')}", str(config[key])]
-    for control, place in config.get("controlnets", {}).items():
-        words += ["--controlnet", f"{control}={place}"]
-    for setting in _settings(config.get("options", {})):
-        words += ["--set", setting]
-    for anchor in _settings(config.get("anchors", {})):
-        words += ["--anchor", anchor]
     return {
-        "Do it again": shlex.join(words),
+        "Do it again": shlex.join(["distill3d", "run", *_words(config)]),
         "Go on after a stop": shlex.join(["distill3d", "run", "--resume", folder]),
         "Measure it": shlex.join(["distill3d", "evaluate", folder]),
         "More pictures": shlex.join(["distill3d", "render", folder, "--seeds", "0-7", "--views", "5"]),
+        "Take a step apart": shlex.join(["distill3d", "explain", folder, "--step", "0"]),
     }
+
+
+def _words(config: Mapping[str, Any]) -> list[str]:
+    """Every setting that is not the default, as `distill3d run` takes it."""
+    words = []
+    for field in fields(DistillConfig):
+        name = field.name
+        value: Any = config.get(name)
+        if value is None or value == field.default or not (value or isinstance(value, int | float)):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if name in TABLES:
+            table = dict(value)
+            words += [word for path in table.pop("subjects", ()) for word in ("--subjects", path)]
+            words += [word for setting in _settings(table) for word in (TABLES[name], setting)]
+        elif name == "trackers":
+            words += [word for tracker in value for word in ("--track", tracker)]
+        elif name == "fast" and isinstance(value, str):
+            words += ["--autoencoder", value]
+        else:
+            words += [option] if value is True else [option, str(value)]
+    return words
 
 
 def _settings(options: Mapping[str, Any]) -> list[str]:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shlex
 import signal
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from distill3d import cli
 from distill3d.plugins import Offer, registry
 from distill3d.scorers.gaussian import GaussianScorer
 
@@ -312,3 +315,24 @@ def test_seeds_are_read_as_ranges_and_lists(command):
     code, said = command("render", "nowhere", "--seeds", "a-b")
     assert code == 1
     assert "0-7 or 1,5,9" in said
+
+
+def test_the_pages_command_is_the_run_again(monkeypatch):
+    """Typed back, it gives the config that it was made of, whatever setting that has."""
+    from dataclasses import replace
+
+    from distill3d.config import DistillConfig
+    from distill3d.report.page import commands
+    from tests.test_config import FULL
+
+    typed = []
+    monkeypatch.setattr("distill3d.cli.run._distill", lambda config, out: typed.append(config))
+    backbone = {"psi": 0.5, "low_memory": True, "subjects": (str(Path.cwd() / "a.png"), str(Path.cwd() / "b.png"))}
+    full = replace(FULL, backbone_options=backbone)
+    for config in (full, DistillConfig(style="a knight"), replace(full, fast=True)):
+        words = shlex.split(commands(json.loads(config.to_json()), "runs/mine")["Do it again"])
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        assert typed[-1] == config
