@@ -114,7 +114,7 @@ def _words(config: Mapping[str, Any]) -> list[str]:
     for field in fields(DistillConfig):
         name = field.name
         value: Any = config.get(name)
-        if value is None or value == field.default or not (value or isinstance(value, int | float)):
+        if value in (None, field.default, {}, []):
             continue
         option = f"--{name.replace('_', '-')}"
         if name in TABLES:
