@@ -58,7 +58,7 @@ def test_json_has_every_rung_with_its_figures(command):
 def test_where_nothing_fits_the_smallest_plan_says_what_it_needs(command):
     code, said = command(*TOY, "--vram", "512mb")
     assert code == 1
-    assert "No plan fits into 0.5 GiB" in said and "needs 0.6 GiB" in said
+    assert "No plan fits into 0.5 GiB" in said and "needs 0.9 GiB" in said
 
 
 def test_another_gradient_is_chosen_only_where_nothing_else_fits_and_said(command, monkeypatch):
