@@ -44,9 +44,9 @@ from distill3d.training.checkpoint import (
 from distill3d.training.cpu import on_cpu
 from distill3d.training.lock import run_lock
 from distill3d.training.loop import CHECKPOINTS, Instruments, Outcome, Watch, train
-from distill3d.training.planning.apply import apply_plan, current_plan
+from distill3d.training.planning.apply import apply_plan, current_plan, not_offered
 from distill3d.training.planning.choose import choose_plan
-from distill3d.training.planning.plan import SAVINGS, MemoryPlan, next_smaller
+from distill3d.training.planning.plan import OFFLOAD, SAVINGS, MemoryPlan, next_smaller
 from distill3d.training.rates import cosine_decay
 from distill3d.training.share import Share
 from distill3d.training.trackers import open_trackers
@@ -279,9 +279,12 @@ def _instruments(recipe: Recipe, trainer: Trainer, showcase: Showcase, folder: P
 def _shrinking(recipe: Recipe, trainer: Trainer, plan: MemoryPlan) -> Callable[[], bool]:
     """What makes the trainer thriftier, once."""
     left = [plan]
+    useless = not_offered(recipe.renderer, recipe.scorer, batch=trainer.batch)
+    if recipe.config.device == "cpu":
+        useless |= {OFFLOAD.name}
 
     def shrink() -> bool:
-        smaller = next_smaller(left.pop(), batch=trainer.batch) if left else None
+        smaller = next_smaller(left.pop(), batch=trainer.batch, without=useless) if left else None
         if smaller is None:
             return False
         added = [saving.name for saving in SAVINGS if saving.taken(smaller) and not saving.taken(plan)]

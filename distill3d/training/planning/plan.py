@@ -41,6 +41,7 @@ ONE_AT_A_TIME = Saving(
     "one subject at a time", lambda plan: plan.micro_batch == 1, lambda plan: replace(plan, micro_batch=1)
 )
 FAST = Saving("tiny autoencoder", lambda plan: plan.fast, lambda plan: replace(plan, fast=True))
+OFFLOAD = _of_economy("offload", "networks wait on the host")
 SAVINGS = (  # the order in which they are taken: what costs least for what it saves comes first
     ONE_AT_A_TIME,
     Saving("views rendered again", lambda plan: plan.rerender, lambda plan: replace(plan, rerender=True)),
@@ -48,7 +49,7 @@ SAVINGS = (  # the order in which they are taken: what costs least for what it s
     _of_economy("branches_apart", "branches one by one"),
     _of_economy("recompute_encoder", "encoder computed again"),
     _of_economy("sliced_decoder", "decoder in slices"),
-    _of_economy("offload", "networks wait on the host"),
+    OFFLOAD,
 )
 
 

@@ -43,6 +43,9 @@ class Encoder:
     ) -> Tensor:
         if torch.is_grad_enabled() and any(t.requires_grad for t in (image, *weights.values())):
             return compute()
+        if image.is_meta:  # a planner's rehearsal: nothing is worth remembering, but it is as frozen as what is kept
+            with torch.no_grad():
+                return compute()
         made_by = f"{FORMAT} {image.device.type}"  # another kind of device rounds otherwise
         key = f"{stage} {made_by} {self.model.config} {self._sum(weights)} {checksum([image])}"
         return self.cache.get(key, compute).to(image)
