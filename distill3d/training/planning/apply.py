@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from distill3d.renderer import Renderer, Thrifty
 from distill3d.scorer import Economical, Economy, Scorer
-from distill3d.training.planning.plan import SAVINGS, MemoryPlan
+from distill3d.training.planning.plan import OFFLOAD, SAVINGS, MemoryPlan
 
-OF_SCORER = {"branches one by one", "encoder computed again", "decoder in slices", "networks wait on the host"}
+OF_SCORER = {"branches one by one", "encoder computed again", "decoder in slices", OFFLOAD.name}
 
 
 def apply_plan(plan: MemoryPlan, renderer: Renderer, scorer: Scorer) -> None:

@@ -12,11 +12,9 @@ from distill3d.renderer import Renderer
 from distill3d.scorer import Scorer
 from distill3d.training.planning.apply import not_offered
 from distill3d.training.planning.budget import GIB, RESERVED, parse_vram
-from distill3d.training.planning.plan import MemoryPlan, ladder
+from distill3d.training.planning.plan import OFFLOAD, MemoryPlan, ladder
 from distill3d.training.planning.predict import Prediction, predict
 from distill3d.training.planning.rehearsal import DeviceKind
-
-HOST_WAITS = "networks wait on the host"  # no saving where the device is the host
 
 
 def choose_plan(
@@ -55,7 +53,9 @@ def rungs(
     renderer: Renderer, scorer: Scorer, method: Method, *, batch: int, ema: bool, kind: DeviceKind
 ) -> Iterator[Prediction]:
     """Predictions from the fastest plan to the smallest, each made when it is asked for."""
-    without = not_offered(renderer, scorer, batch=batch) | ({HOST_WAITS} if kind == "cpu" else frozenset())
+    without = not_offered(renderer, scorer, batch=batch)
+    if kind == "cpu":  # there the device is the host
+        without |= {OFFLOAD.name}
     for plan in ladder(batch=batch, without=without):
         yield predict(plan, renderer, scorer, method, batch=batch, ema=ema, kind=kind)
 
