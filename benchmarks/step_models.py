@@ -64,7 +64,16 @@ def make_renderer(size: Size, device: str = "cpu", *, reference: bool = False, *
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(1)
         renderer = TriplaneRenderer(panohead(size), Look(**look), reference=reference)
-    return renderer.requires_grad_(False).eval()
+    return _like_a_head(renderer.requires_grad_(False).eval())
+
+
+def _like_a_head(renderer: TriplaneRenderer) -> TriplaneRenderer:
+    """Dense, and pictures within about [-1, 1]: as they come, random weights give fog, up to +-6."""
+    g = renderer.generator
+    g.decoder.net[2].bias[0] += 5  # the density's
+    for layer in (g.torgb, g.superresolution.block0.torgb, g.superresolution.block1.torgb):
+        layer.weight *= 0.75
+    return renderer
 
 
 def make_scorer(size: Size, device: str = "cpu", precision: str = "float32", *, fast: bool = False) -> DiffusersScorer:
