@@ -105,12 +105,12 @@ def _claimed(out: Path | None) -> Iterator[None]:
 
 
 def _write_down(recipe: Recipe, folder: Path) -> None:
-    """What the run is, before its first step."""
-    write_text(folder / CONFIG, recipe.config.to_json())
+    """What the run is, before its first step; the config last, since with it the folder holds a run."""
     write_text(folder / VERSIONS, json.dumps(versions(), indent=2) + "\n")
     licences = {"backbone": recipe.renderer.weights_licence, "scorer": recipe.scorer.weights_licence}
     write_text(folder / LICENCES, json.dumps(licences, indent=2) + "\n")
     write_base(folder, recipe.base)
+    write_text(folder / CONFIG, recipe.config.to_json())
 
 
 def resume(

@@ -82,6 +82,7 @@ def train(
         seconds = time.perf_counter() - started
         book.note(log, seconds)
         watch.on_step(log, seconds)
+        trainer.raise_if_diverged()
         last = trainer.step_number >= config.steps
         # Alone, a wish that came after the gradients need not wait for the next step's agreement.
         stopping = log.stopping or (trainer.share.world == 1 and watch.should_stop())
@@ -226,5 +227,5 @@ def _drop_from(path: Path, again: Callable[[int], bool]) -> None:
             if not again(json.loads(line)["step"]):
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
-            break
+            continue
     write_text(path, "".join(f"{line}\n" for line in kept))

@@ -76,6 +76,7 @@ class Trainer:
         """
         log = self.gradients(stopping=stopping)
         self.apply(log)
+        self.raise_if_diverged()
         return log
 
     def gradients(self, *, stopping: Callable[[], bool] = lambda: False) -> StepLog:
@@ -106,10 +107,13 @@ class Trainer:
                 follow(self.averaged, self.trained, self.ema, self.step_number)
         self.forget_gradients()
         self.step_number += 1
+
+    def raise_if_diverged(self) -> None:
+        """Raise a DivergedError after ten steps in a row whose gradients were not finite."""
         if self.skipped_in_a_row >= MAX_SKIPPED:
             raise DivergedError(
-                f"{MAX_SKIPPED} steps in a row were not finite, the last at step {log.step}. The checkpoints written "
-                "before are kept. Start anew with a smaller --lr or --set guidance_scale=..., into another --out."
+                f"{MAX_SKIPPED} steps in a row were not finite, the last at step {self.step_number - 1}. The checkpoints "
+                "written before are kept. Start anew with a smaller --lr or --set guidance_scale=..., into another --out."
             )
 
     @contextmanager
