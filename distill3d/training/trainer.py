@@ -112,8 +112,9 @@ class Trainer:
         """Raise a DivergedError after ten steps in a row whose gradients were not finite."""
         if self.skipped_in_a_row >= MAX_SKIPPED:
             raise DivergedError(
-                f"{MAX_SKIPPED} steps in a row were not finite, the last at step {self.step_number - 1}. The checkpoints "
-                "written before are kept. Start anew with a smaller --lr or --set guidance_scale=..., into another --out."
+                f"{MAX_SKIPPED} steps in a row were not finite, the last at step {self.step_number - 1}. The "
+                "checkpoints written before are kept. Start anew with a smaller --lr or --set guidance_scale=..., into "
+                "another --out."
             )
 
     @contextmanager
