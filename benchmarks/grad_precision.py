@@ -7,8 +7,8 @@ weights are random. Two methods: `ld` with path=noise and `ld-released`. In half
 autoencoder (its encoder's backward), the score (UNet, ControlNets, text), and both: the whole step. Compared are the
 gradient that each term puts on the pictures, and that on all trained weights. The smallest of the steps counts.
 
-Ends with 1 if the precision "half" (float16 networks around a bfloat16 autoencoder, what a run on a GPU takes unless
-told otherwise) falls below .999 anywhere. "bfloat16" is shown beside it, for information.
+Ends with 1 if the precision "half" (what a run on a GPU takes unless told otherwise) falls below
+.999 anywhere. "bfloat16" is shown beside it, for information.
 """
 
 from __future__ import annotations
