@@ -140,6 +140,7 @@ class DistillConfig:
                 options = values.get(name, {}).items()
                 values[name] = {k: tuple(v) if isinstance(v, list) else v for k, v in options}  # JSON has no tuples
             values["trackers"] = tuple(values.get("trackers", ()))
+            values.setdefault("precision", "float32")  # in which runs were made before there was a choice
             return cls(**values)
         except (AttributeError, TypeError) as error:
             raise damaged from error

@@ -44,6 +44,7 @@ class Health:
     identity: float  # correlation of the pairwise distances with those of the originals, in [-1, 1]
     change: float  # mean distance from the own original, by the originals' mean pairwise distance: 0 untouched
     kept: float  # share of the originals' differences that is still there: 1 untouched, 0 a mean head or other people
+    finite: bool = True  # whether the pictures are
     terms: Mapping[str, TermHealth] = field(default_factory=dict)  # of `probe`, where it was asked
 
     def to_json(self) -> str:
@@ -101,6 +102,7 @@ class HealthCheck:
             identity=rsa(distances, base),
             change=moved / spread if spread > 0 else math.nan,
             kept=kept_differences(now, before),
+            finite=bool(now.isfinite().all()),
         )
 
     @cached_property

@@ -75,7 +75,7 @@ def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
     steps = config.steps or defaults.steps
     scorer = config.scorer or defaults.scorer
     return replace(
-        config,
+        with_absolute_paths(config),
         scorer=scorer,
         steps=steps,
         batch=config.batch or defaults.batch,
@@ -83,6 +83,13 @@ def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:
         precision=config.precision or (best_precision(config.device) if "precision" in _takes(scorer) else "float32"),
         anchors=config.anchors or dict(defaults.anchors),
         save_every=config.save_every or max(1, steps // 6),
+    )
+
+
+def with_absolute_paths(config: DistillConfig) -> DistillConfig:
+    """The config with places that hold in any folder."""
+    return replace(
+        config,
         weights=_absolute(config.weights),
         scorer_weights=_absolute(config.scorer_weights),
         fast=_absolute(config.fast) or config.fast if isinstance(config.fast, str) else config.fast,

@@ -15,7 +15,7 @@ from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, DivergedError, RunError
 from distill3d.files import write_text
 from distill3d.health import Health, HealthCheck, probe
-from distill3d.preparation import Recipe, find_style, load_scorer, prepare, with_defaults
+from distill3d.preparation import Recipe, find_style, load_scorer, prepare, with_absolute_paths, with_defaults
 from distill3d.report.page import write_report
 from distill3d.runs import (
     CONFIG,
@@ -30,7 +30,7 @@ from distill3d.runs import (
     versions,
     write_base,
 )
-from distill3d.showcase import Showcase
+from distill3d.showcase import SHEET, TURNTABLE, Showcase
 from distill3d.training.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -39,6 +39,7 @@ from distill3d.training.checkpoint import (
     latest_good_checkpoint,
     list_checkpoints,
     load_checkpoint,
+    save_checkpoint,
     saved_config,
 )
 from distill3d.training.cpu import on_cpu
@@ -49,7 +50,7 @@ from distill3d.training.planning.choose import choose_plan
 from distill3d.training.planning.plan import OFFLOAD, SAVINGS, MemoryPlan, next_smaller
 from distill3d.training.rates import cosine_decay
 from distill3d.training.share import Share
-from distill3d.training.trackers import open_trackers
+from distill3d.training.trackers import check_trackers, open_trackers
 from distill3d.training.trainer import Trainer
 
 __all__ = ["Recipe", "distill", "find_style", "load_scorer", "open_run", "prepare", "resume", "with_defaults"]
@@ -70,21 +71,24 @@ def distill(
     """
     share = share or Share()
     with _claimed(out if share.leads else None):
-        recipe = _prepared(config, share)
+        recipe, plan = _prepared(config, share)
         folder = out or (new_folder(recipe.config) if share.leads else Path("runs"))
+    trainer = _trainer(recipe, plan, share)
     if not share.leads:
-        return _run(recipe, folder, watch or Watch(), share)
+        return _run(recipe, trainer, plan, folder, watch or Watch())
     with run_lock(folder):
         claim_folder(folder)
         _write_down(recipe, folder)
-        return _run(recipe, folder, watch or Watch(), share)
+        return _run(recipe, trainer, plan, folder, watch or Watch())
 
 
-def _prepared(config: DistillConfig, share: Share) -> Recipe:
+def _prepared(config: DistillConfig, share: Share) -> tuple[Recipe, MemoryPlan]:
+    """The parts of the run; what is wrong with its settings is said before anything is written."""
+    check_trackers(config.trackers)
     recipe = prepare(config)
     assert recipe.config.batch is not None  # by with_defaults
-    share.subjects(recipe.config.batch)  # too few for all is said before anything is written
-    return recipe
+    share.subjects(recipe.config.batch)
+    return recipe, _plan(recipe)
 
 
 @contextmanager
@@ -135,18 +139,26 @@ def resume(
     """
     share = share or Share()
     saved = read_config(folder)
-    config = replace(saved, **_merged(saved, {**(changes or {}), **({"device": device} if device else {})}))
+    changes = {**(changes or {}), **({"device": device} if device else {})}
+    config = with_absolute_paths(replace(saved, **_merged(saved, changes)))
     _refuse_changes(saved, config, override)
     with run_lock(folder) if share.leads else contextlib.nullcontext():
-        recipe = _prepared(config, share)
+        recipe, plan = _prepared(config, share)
         check_base(folder, recipe.base)
-        if override and share.leads:
+        trainer = _trainer(recipe, plan, share)
+        _continue_from(folder, trainer, recipe.config, override)
+        if config != saved and trainer.step_number and override:  # so that no checkpoint speaks of another run
+            save_checkpoint(folder / CHECKPOINTS, trainer, config=recipe.config, versions=versions(), keep=config.keep)
+        if config != saved and share.leads:
             write_text(folder / CONFIG, recipe.config.to_json())
-        return _run(recipe, folder, watch or Watch(), share, override=override)
+        return _run(recipe, trainer, plan, folder, watch or Watch())
 
 
 def _merged(saved: DistillConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A changed table keeps the entries that are not named."""
+    """A changed table keeps the entries that are not named; those of another method have nothing to say."""
+    if changes.get("method", saved.method) != saved.method:
+        changes = {"options": {}, "term_weights": {}, **changes}
+        saved = replace(saved, options={}, term_weights={})
     tables = {name: {**getattr(saved, name), **value} for name, value in changes.items() if isinstance(value, Mapping)}
     return {**changes, **tables}
 
@@ -160,16 +172,15 @@ def _refuse_changes(saved: DistillConfig, now: DistillConfig, override: bool) ->
         )
 
 
-def _run(recipe: Recipe, folder: Path, watch: Watch, share: Share, *, override: bool = False) -> Path:
-    config = recipe.config
-    plan = _plan(recipe)
-    trainer = _trainer(recipe, plan, share)
-    _continue_from(folder, trainer, config, override)
+def _run(recipe: Recipe, trainer: Trainer, plan: MemoryPlan, folder: Path, watch: Watch) -> Path:
+    config, leads = recipe.config, trainer.share.leads
+    assert config.steps is not None  # by with_defaults
+    if leads and trainer.step_number < config.steps:
+        for name in (RUN, SHEET, TURNTABLE):  # they speak of an end that is none any more
+            (folder / name).unlink(missing_ok=True)
     showcase = Showcase(trainer.reference, trainer.renderer, folder)
     try:
         with _computing(recipe), _instruments(recipe, trainer, showcase, folder) as instruments:
-            if share.leads:
-                (folder / RUN).unlink(missing_ok=True)  # it spoke of an end that is none any more
             outcome = train(
                 trainer,
                 folder,
@@ -179,10 +190,10 @@ def _run(recipe: Recipe, folder: Path, watch: Watch, share: Share, *, override: 
                 watch=watch,
                 shrink=_shrinking(recipe, trainer, plan),
             )
-            if share.leads:
+            if leads:
                 _finish(folder, trainer, outcome, showcase)
     except DivergedError:
-        if share.leads:
+        if leads:
             write_report(folder)
         raise
     return folder
@@ -251,9 +262,17 @@ def _continue_from(folder: Path, trainer: Trainer, config: DistillConfig, overri
     for sentence in passed_over:
         logger.warning("%s", sentence)
     made_with = saved_config(checkpoint)
-    if made_with is not None:
-        _refuse_changes(made_with, config, override)
+    if made_with is not None and not override:
+        _refuse_other_config(checkpoint, made_with, config)
     load_checkpoint(checkpoint, trainer)
+
+
+def _refuse_other_config(checkpoint: Checkpoint, made_with: DistillConfig, config: DistillConfig) -> None:
+    if changed := config_difference(made_with, config):
+        raise ConfigError(
+            f"{CONFIG} is not what {checkpoint.path} was made with: {'; '.join(changed)}. Put that back, or add "
+            "--override to --resume to go on as it says now."
+        )
 
 
 @contextmanager
@@ -320,6 +339,9 @@ def open_run(
     trainer = _trainer(recipe, _plan(recipe), Share())
     start = _before(folder / CHECKPOINTS, step)
     if start is not None:
+        made_with = saved_config(start)
+        if made_with is not None:
+            _refuse_other_config(start, made_with, recipe.config)
         load_checkpoint(start, trainer)
     elif step is None:
         raise RunError(f"The run in {folder} was stopped before its first checkpoint; it has no weights yet.")

@@ -18,6 +18,7 @@ from distill3d.report.turntable import save_turntable
 PREVIEW_SEEDS, PREVIEW_YAWS = (0, 1, 2, 3), (-35.0, 0.0, 35.0)
 SHEET_SEEDS, SHEET_YAWS = (0, 1, 2, 3, 4, 5), (-60.0, -30.0, 0.0, 30.0, 60.0)
 TURNTABLE_SEEDS, TURNTABLE_FRAMES = (0, 1, 2), 24
+SHEET, TURNTABLE = "sheet.png", "turntable.webp"
 PITCH = 5.0  # degrees: a little from above
 
 
@@ -85,14 +86,14 @@ class Showcase:
         """sheet.png: six subjects, five views each, before and after."""
         before, after = (look(r, SHEET_SEEDS, SHEET_YAWS) for r in (self.original, self.stylised))
         sheet = before_after_sheet(before, after, subject_labels=_names(SHEET_SEEDS), view_labels=degrees(SHEET_YAWS))
-        save_picture(sheet, self.folder / "sheet.png")
-        return self.folder / "sheet.png"
+        save_picture(sheet, self.folder / SHEET)
+        return self.folder / SHEET
 
     def turntable(self) -> Path:
         """turntable.webp: three subjects go round, the original above."""
         yaws = turntable_yaws(self.original.defaults.around, TURNTABLE_FRAMES)
         before, after = (look(r, TURNTABLE_SEEDS, yaws).transpose(0, 1) for r in (self.original, self.stylised))
-        path = self.folder / "turntable.webp"
+        path = self.folder / TURNTABLE
         save_turntable(after, path, before=before)
         return path
 

@@ -9,15 +9,17 @@ from safetensors.torch import load_file
 
 from distill3d import preparation, recipe
 from distill3d.config import DistillConfig
-from distill3d.errors import ConfigError, RunError, UnknownNameError
+from distill3d.errors import ConfigError, RunError, UnknownNameError, WeightsError
 from distill3d.health import Health
 from distill3d.methods import Method, reweighted
 from distill3d.objectives.term import Weighted
 from distill3d.plugins import Offer, registry
 from distill3d.recipe import distill, open_run, prepare, resume
 from distill3d.runs import load_run, trained_weights
+from distill3d.training import trainer as trainer_module
 from distill3d.training.checkpoint import list_checkpoints
 from distill3d.training.loop import CHECKPOINTS, Instruments
+from distill3d.training.share import Share
 from distill3d.training.step import Step
 from distill3d.views import View
 from tests.faults.children import bare
@@ -209,3 +211,105 @@ def test_what_a_scorer_does_not_take_is_refused_where_it_was_asked_for():
         (name,) = setting
         with pytest.raises(ConfigError, match=f"--{name}"):
             prepare(replace(CONFIG, scorer="gaussian", **setting))
+
+
+def test_a_look_at_the_health_that_fails_or_does_not_fit_loses_no_step(tmp_path, monkeypatch, caplog):
+    def too_large(step):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    watched(monkeypatch, too_large)
+    folder = distill(CONFIG, tmp_path / "large")
+    assert state(folder)["status"] == "finished"
+    assert "health does not fit into memory" in caplog.text
+    watched(monkeypatch, lambda step: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        distill(CONFIG, tmp_path / "broken")
+    assert [c.step for c in list_checkpoints(tmp_path / "broken" / CHECKPOINTS)] == [2]
+
+
+def test_a_checkpoint_whose_pictures_are_not_finite_is_not_one_to_come_back_to(tmp_path, monkeypatch):
+    watched(monkeypatch, lambda step: replace(well(step), finite=step < 4, kept=float("nan"), change=float("nan")))
+    folder = distill(replace(CONFIG, steps=8, keep=1), tmp_path / "run")
+    assert [c.step for c in list_checkpoints(folder / CHECKPOINTS)] == [2, 8]
+
+
+def test_a_step_that_does_not_fit_after_it_was_summed_up_is_not_summed_up_twice(tmp_path, monkeypatch):
+    reduced, norm = [], trainer_module._norm
+
+    class Counting(Share):
+        def reduce(self, parameters, log):
+            reduced.append(log.step)
+
+    def norm_of(gradients):
+        if reduced[-1] == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return norm(gradients)
+
+    monkeypatch.setattr(trainer_module, "_norm", norm_of)
+    with pytest.raises(RunError, match="does not fit into memory"):
+        distill(CONFIG, tmp_path / "run", share=Counting())
+    assert reduced == [0, 1, 2, 3]
+
+
+def test_a_run_that_was_halted_at_its_last_step_stays_so(tmp_path, monkeypatch):
+    watched(monkeypatch, lambda step: well(step) if step < 6 else replace(well(step), identity=0.1))
+    folder = distill(replace(CONFIG, stop_identity=0.4), tmp_path / "run")
+    assert (state(folder)["status"], state(folder)["step"]) == ("halted", 4)
+    lines = (folder / "health.jsonl").read_text()
+    resume(folder)
+    assert (state(folder)["status"], state(folder)["step"]) == ("halted", 4)
+    assert (folder / "health.jsonl").read_text() == lines
+
+
+def test_an_override_that_cannot_be_leaves_the_run_as_it_was(tmp_path):
+    folder = distill(CONFIG, tmp_path / "run")
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(WeightsError, match="names differ"):
+        resume(folder, changes={"train": "all"}, override=True)
+    assert (folder / "config.json").read_bytes() == before
+    resume(folder)
+
+
+def test_an_override_holds_also_if_the_run_is_killed_before_its_next_checkpoint(tmp_path, monkeypatch):
+    folder = distill(CONFIG, tmp_path / "run")
+
+    def killed(*given, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            resume(folder, changes={"steps": 8, "lr": 1e-4}, override=True)
+    resume(folder)
+    assert (state(folder)["status"], state(folder)["step"]) == ("finished", 8)
+
+
+def test_another_method_leaves_the_settings_of_the_old_one_behind(tmp_path):
+    folder = distill(replace(CONFIG, options={"noise_baseline": 0.5}, term_weights={"score": 0.5}), tmp_path / "run")
+    resume(folder, changes={"method": "csd", "steps": 8}, override=True)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["method"], config["options"], config["term_weights"]) == ("csd", {}, {})
+
+
+@pytest.mark.parametrize("setting", [{"trackers": ("tensorbord",)}, {"vram": "foo"}, {"vram": "0.01gb"}])
+def test_a_mistake_in_a_setting_leaves_no_run_behind(tmp_path, setting):
+    with pytest.raises(ConfigError):
+        distill(replace(CONFIG, **setting), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    distill(CONFIG, tmp_path / "run")
+
+
+def test_a_path_is_the_same_however_it_is_typed(tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    monkeypatch.chdir(tmp_path)
+    absolute = preparation.with_absolute_paths(
+        replace(CONFIG, weights="weights", fast="weights", controlnets={"depth": "weights", "canny": "some/one"})
+    )
+    there = str(tmp_path / "weights")
+    assert (absolute.weights, absolute.fast) == (there, there)
+    assert absolute.controlnets == {"depth": there, "canny": "some/one"}
+
+
+def test_a_run_of_before_there_were_precisions_stays_in_its_own(tmp_path):
+    old = {k: v for k, v in json.loads(CONFIG.to_json()).items() if k in ("schema", "style", "backbone", "method")}
+    assert DistillConfig.from_json(json.dumps(old)).precision == "float32"

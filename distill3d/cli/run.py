@@ -54,7 +54,7 @@ def run(
     controlnet: Annotated[list[str] | None, typer.Option(help="depth=FOLDER or canny=HUB_ID; may be repeated.")] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="Of the diffusion model: float32, bfloat16, float16. (default: the device's best)"),
+        typer.Option(help="Of the diffusion model: float32, half, bfloat16, float16. (default: the device's best)"),
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="A tiny autoencoder in the diffusion model (TAESD).")] = False,
     autoencoder: Annotated[
@@ -206,7 +206,7 @@ def _say_where(folder: Path) -> None:
     ended = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     if "reason" in ended:
         typer.echo(f"Ended before its time: {ended['reason']}. The weights of step {ended['step']} are published.")
-    if (folder / "sheet.png").exists():
+    if ended["status"] != "stopped":
         typer.echo(f"Before and after: {folder / 'sheet.png'}\nTurntable: {folder / 'turntable.webp'}")
         typer.echo(f"Everything: {folder / 'report.html'}")
     else:

@@ -92,8 +92,6 @@ def channel_strips(
 ) -> list[Strip]:
     """The score part before and after rank weighting, and the gradient on the latents, channel by channel."""
     gradient = term.latent_gradient(prediction, batch)
-    if term.antithetic:
-        gradient = (gradient + term.latent_gradient(term.denoising.opposite(prediction), batch)) / 2
     strips = []
     for rows in score_rows(objective, prediction):
         together = top_of(*(values[subject] for values in rows.values()))  # what rank weighting takes away is seen

@@ -188,13 +188,9 @@ def _from_any_folder(config: DistillConfig) -> DistillConfig:
     if isinstance(options.get("subjects"), str | tuple):
         subjects = options["subjects"]
         options["subjects"] = tuple(_absolute(p) for p in ((subjects,) if isinstance(subjects, str) else subjects))
-    return replace(
-        config,
-        weights=_absolute(config.weights),
-        scorer_weights=_absolute(config.scorer_weights),
-        controlnets={name: _absolute(place) for name, place in config.controlnets.items()},
-        backbone_options=options,
-    )
+    from distill3d.preparation import with_absolute_paths  # torch: only when a sweep is read
+
+    return with_absolute_paths(replace(config, backbone_options=options))
 
 
 def _absolute(place: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from distill3d.training.planning.budget import is_out_of_memory
 from distill3d.training.share import StepLog
 from distill3d.training.trackers import Trackers
 from distill3d.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 METRICS, HEALTH = "metrics.jsonl", "health.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -75,6 +78,9 @@ def train(
     book = _Book(trainer, folder, config, versions, instruments, watch)
     book.open()
     watch.on_start(trainer.step_number, config.steps)
+    if trainer.step_number >= config.steps:
+        halted = book.verdict(book.health(noted=False))
+        return Outcome(finished=halted is None, halted=halted)
     book.show()
     while trainer.step_number < config.steps:
         started = time.perf_counter()
@@ -97,28 +103,33 @@ def train(
 
 
 def _step(trainer: Trainer, stopping: Callable[[], bool], shrink: Callable[[], bool]) -> StepLog:
-    """One step; one that does not fit into memory is taken again by a thriftier trainer.
+    """One step; where this process's part of it does not fit into memory, a thriftier trainer takes that again.
 
-    Not where the others wait for what this process would begin anew.
+    Not where the others wait in the middle of it for what would begin anew.
     """
-    log = _gradients(trainer, stopping)
-    if log is None and shrink():
-        log = _gradients(trainer, stopping)
-    if log is None:
-        raise RunError(
-            "A step does not fit into memory, and not by the next smaller plan either. What was saved before is kept: "
-            "continue with --resume and --vram auto, or with another --device. `distill3d plan` says what a step needs."
-        )
-    trainer.apply(log)
-    return log
+    log = _own_gradients(trainer)
+    if log is None and not trainer.share.lockstep and shrink():
+        log = _own_gradients(trainer)
+    try:
+        if log is not None:
+            trainer.sum_up(log, stopping=stopping)
+            trainer.apply(log)
+            return log
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise RunError(
+        "A step does not fit into memory, and not by the next smaller plan either. What was saved before is kept: "
+        "continue with --resume and --vram auto, or with another --device. `distill3d plan` says what a step needs."
+    )
 
 
-def _gradients(trainer: Trainer, stopping: Callable[[], bool]) -> StepLog | None:
+def _own_gradients(trainer: Trainer) -> StepLog | None:
     """None if they do not fit into memory."""
     try:
-        return trainer.gradients(stopping=stopping)
+        return trainer.own_gradients()
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or trainer.share.lockstep:
+        if not is_out_of_memory(error):
             raise
     trainer.forget_gradients()  # here, where the error holds its step's tensors no longer
     return None
@@ -155,18 +166,29 @@ class _Book:
 
     def save(self) -> str | None:
         """Look how the run is, write a checkpoint; return why the run should end here, if it should."""
-        health = self._health()
-        well = health is None or not collapsed(health)
+        try:
+            health = self.health()
+        except BaseException:  # whatever went wrong in looking, the steps are not lost
+            self._write(best=False)
+            raise
+        well = health is None or (health.finite and not collapsed(health) and self._identity_is_kept(health))
+        self._write(best=well)
+        return self.verdict(health)
+
+    def _write(self, *, best: bool) -> None:
         saved = save_checkpoint(
             self.folder / CHECKPOINTS,
             self.trainer,
             config=self.config,
             versions=self.versions,
             keep=self.config.keep,
-            best=well and self._identity_is_kept(health),
+            best=best,
         )
         if saved is not None:
             self.watch.on_save(saved)
+
+    def verdict(self, health: Health | None) -> str | None:
+        """Why the run should end here, for all processes alike; None if it should not."""
         reason = self._reason_to_halt(health)
         if self.trainer.share.agree(reason is not None):
             return reason or "the leading process ended it"
@@ -180,12 +202,19 @@ class _Book:
         if path is not None:
             self.watch.on_preview(path)
 
-    def _health(self) -> Health | None:
+    def health(self, *, noted: bool = True) -> Health | None:
+        """How the run is; None where nobody looks, or where a look does not fit into memory."""
         if not self.leads:
             return None
-        with self.trainer.published_weights():
-            health = self.instruments.check(self.trainer.step_number)
-        if health is not None:
+        try:
+            with self.trainer.published_weights():
+                health = self.instruments.check(self.trainer.step_number)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("A look at the run's health does not fit into memory and is left out; --probe 0 needs less.")
+            return None
+        if health is not None and noted:
             _append(self.folder / HEALTH, json.loads(health.to_json()))
             figures = {name: getattr(health, name) for name in ("diversity", "identity", "change", "kept")}
             self.instruments.trackers.log({"health": figures}, health.step - 1)

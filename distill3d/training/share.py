@@ -67,3 +67,13 @@ class Share:
     def gather_subjects(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Entries (S, ...) of this process's subjects to those of the whole batch, in its order."""
         return dict(entries)
+
+
+class Alone(Share):
+    """Some of the subjects, and nobody else."""
+
+    def __init__(self, places: tuple[int, ...]):
+        self.places = places
+
+    def subjects(self, batch: int) -> tuple[int, ...]:
+        return self.places

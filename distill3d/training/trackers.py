@@ -54,6 +54,19 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, flo
             yield prefix + name, float(value)
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse names that accelerate does not know, or whose packages are not here.
+
+    Raises:
+        UnknownNameError, MissingExtraError, ConfigError: what is wrong, and what to do.
+    """
+    kinds = _known() if names else {}
+    for name in names:
+        if name not in kinds:
+            raise UnknownNameError("tracker", name, kinds)
+        _check_installed(name)
+
+
 def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any], *, step: int = 0) -> Trackers:
     """Open the trackers of these names, in the one process that logs.
 
@@ -68,14 +81,11 @@ def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any],
         MissingExtraError, ConfigError: without accelerate or the tracker's own package.
         RunError: if the folder cannot be written.
     """
+    check_trackers(names)
     opened = Trackers({})
     if not names:
         return opened
     kinds = _known()
-    for name in dict.fromkeys(names):
-        if name not in kinds:
-            raise UnknownNameError("tracker", name, kinds)
-        _check_installed(name)
     try:
         for name in dict.fromkeys(names):
             opened.trackers[name] = _open(kinds[name], name, folder, config, step)

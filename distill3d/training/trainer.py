@@ -16,7 +16,7 @@ from distill3d.objectives.term import StepBatch, Weighted
 from distill3d.renderer import Renderer, Scene, frozen_copy
 from distill3d.training.average import follow, swapped
 from distill3d.training.rates import rate_groups
-from distill3d.training.share import Share, StepLog
+from distill3d.training.share import Alone, Share, StepLog
 from distill3d.training.step import PixelGradients, Step
 
 MAX_SKIPPED = 10  # steps in a row without a finite gradient that end a run
@@ -81,14 +81,22 @@ class Trainer:
 
     def gradients(self, *, stopping: Callable[[], bool] = lambda: False) -> StepLog:
         """Fill `.grad` of the trained weights, and say how that went."""
+        log = self.own_gradients()
+        self.sum_up(log, stopping=stopping)
+        return log
+
+    def own_gradients(self) -> StepLog:
+        """This process's part of `gradients`; after `forget_gradients` it can be begun anew."""
         log = StepLog(self.step_number)
         chunks = _chunks(self.share.subjects(self.batch), self.micro_batch)
-        done = [self._work(chunk, self.step_number).accumulate(log) for chunk in chunks]
+        self._remember([self._work(chunk, self.step_number).accumulate(log) for chunk in chunks])
+        return log
+
+    def sum_up(self, log: StepLog, *, stopping: Callable[[], bool] = lambda: False) -> None:
+        """The rest of it: what all processes have, together; each step exactly once."""
         log.stopping = stopping()
         self.share.reduce(self.trained.values(), log)
-        self._remember(done)
         log.gradient_norm = _norm([p.grad for p in self.trained.values() if p.grad is not None])
-        return log
 
     def forget_gradients(self) -> None:
         """Drop what a step that was broken off has left; weights, moments and step are as before it."""
@@ -128,11 +136,14 @@ class Trainer:
         return self._work(tuple(range(self.batch)), self.step_number).loss(codes)
 
     def term_gradients(self, step: int) -> dict[str, dict[str, Tensor]]:
-        """Each term's own gradient on the trained weights at that step's draws; nothing of the trainer changes."""
+        """Each term's own gradient on the trained weights at that step's draws; nothing of the trainer changes.
+
+        Of several processes, that of this one's subjects.
+        """
         found = {}
         for name in self._due(step):
             with self._undisturbed():
-                for chunk in _chunks(tuple(range(self.batch)), self.micro_batch):
+                for chunk in _chunks(self.share.subjects(self.batch), self.micro_batch):
                     self._work(chunk, step, name).accumulate(StepLog(step))
                 found[name] = {n: p.grad for n, p in self.trained.items() if p.grad is not None}
         return found
@@ -140,21 +151,19 @@ class Trainer:
     def look_at(self, step: int, term: str) -> tuple[StepBatch, PixelGradients]:
         """What one term sees at that step's draws, and the gradient that it puts on each picture of each view."""
         with self._undisturbed():
-            return self._work(tuple(range(self.batch)), step, term).look_at_pixels()
+            return self._work(self.share.subjects(self.batch), step, term).look_at_pixels()
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """Inside there are no gradients yet and no other processes, nor a step before whose subjects others have."""
-        kept, share, previous = {name: p.grad for name, p in self.trained.items()}, self.share, self.previous
+        """Inside there are no gradients yet and no other processes."""
+        kept, share = {name: p.grad for name, p in self.trained.items()}, self.share
         for parameter in self.trained.values():
             parameter.grad = None
-        if len(share.subjects(self.batch)) < self.batch:
-            self.previous = None
-        self.share = Share()
+        self.share = Alone(share.subjects(self.batch))
         try:
             yield
         finally:
-            self.share, self.previous = share, previous
+            self.share = share
             for name, parameter in self.trained.items():
                 parameter.grad = kept[name]
 
