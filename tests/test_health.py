@@ -107,7 +107,15 @@ def test_originals_that_are_all_equal_say_nothing():
     line = json.loads(health.to_json())
     assert line.pop("collapse_below") == COLLAPSE
     nothing = dict.fromkeys(["diversity", "identity", "change", "kept"])
-    assert line == {"step": 0, **nothing, "terms": {}, "collapsed": False}
+    assert line == {"step": 0, **nothing, "finite": True, "terms": {}, "collapsed": False}
+
+
+def test_pictures_that_are_not_finite_are_told_from_originals_that_are_equal():
+    reference, trained = pair()
+    with torch.no_grad():
+        next(iter(trained.trainable().values())).fill_(math.nan)
+    assert HealthCheck(reference, reference, SCORER).check(0).finite
+    assert not HealthCheck(reference, trained, SCORER).check(0).finite
 
 
 def test_what_is_kept_is_the_slope_of_the_pairwise_differences():
