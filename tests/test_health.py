@@ -133,7 +133,7 @@ def test_two_subjects_are_too_few():
 
 
 def test_the_line_is_json_with_all_numbers():
-    health = Health(3, 0.9, 0.8, 0.7, 0.6, {"score": TermHealth(2.0, math.inf, {"grid": -0.5})})
+    health = Health(3, 0.9, 0.8, 0.7, 0.6, terms={"score": TermHealth(2.0, math.inf, {"grid": -0.5})})
     line = health.to_json()
     assert "\n" not in line
     assert json.loads(line)["terms"] == {"score": {"norm": 2.0, "snr": None, "cosines": {"grid": -0.5}}}
