@@ -35,7 +35,7 @@ def test_anchors_come_after_a_methods_own_terms_and_change_nothing_else(make):
     defaults = toy().defaults
     method = make(SCORER, CATALOGUE["zombie"], defaults)
     changed = anchored(method, {"scene": 1.0, "opacity": 0.5, "variation": 0.0}, SCORER, defaults)
-    assert list(changed.terms) == [*method.terms, "anchor/scene", "anchor/opacity"]
+    assert list(changed.terms) == [*method.terms, "anchor/opacity", "anchor/scene"]  # in their own order
     assert replace(changed, terms=method.terms) == method
     assert changed.terms["anchor/opacity"].weight == 0.5
     for nothing in ({}, {"scene": 0.0}):

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from distill3d.objectives.term import StepBatch, Term
-from distill3d.renderer import Render, Renderer, Scene, Stage
+from distill3d.renderer import Render, Stage
 from distill3d.report.explained import Shown, Strip
 from distill3d.report.heat import heat, signed, tint, top_of
 from distill3d.report.pictures import enlarged, to_picture
-from distill3d.training.trainer import PixelGradients, Trainer
+from distill3d.training.groups import look
+from distill3d.training.step import PixelGradients
+from distill3d.training.trainer import Trainer
 from distill3d.views import View
 
 
@@ -83,7 +85,7 @@ def reference_view(trainer: Trainer, batch: StepBatch, view: View, stage: Stage)
         seen = batch.reference.views[view]
         if stage == "raw" or seen.image is not None:
             return seen
-    return _render(trainer.reference, batch.reference.scene, batch, view, stage)
+    return look(trainer.reference, batch.reference.scene, batch, [view], stage)[view]
 
 
 @torch.no_grad()
@@ -91,9 +93,4 @@ def trained_view(trainer: Trainer, batch: StepBatch, term: Term, view: View, sta
     """What the step rendered; a view that the term gave a gradient without reading its values is rendered now."""
     if view not in term.needs.blind:
         return batch.trained.views[view]
-    return _render(trainer.renderer, batch.trained.scene, batch, view, stage)
-
-
-def _render(renderer: Renderer, scene: Scene, batch: StepBatch, view: View, stage: Stage) -> Render:
-    draws = batch.draws.scoped(f"render/{view.name}")
-    return renderer.render(scene, batch.cameras[view], upto=stage, draws=draws)
+    return look(trainer.renderer, batch.trained.scene, batch, [view], stage)[view]

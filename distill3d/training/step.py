@@ -12,8 +12,8 @@ from torch import Tensor
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.objectives.term import Needs, Side, StepBatch, Weighted
-from distill3d.renderer import AnySize, Render, Renderer, Scene, Stage, example
-from distill3d.training.groups import Group, OnDemand, linked_groups, mates
+from distill3d.renderer import Render, Renderer, Scene, Stage, example
+from distill3d.training.groups import Group, OnDemand, linked_groups, look, mates
 from distill3d.training.share import Share, StepLog
 from distill3d.views import View
 
@@ -84,29 +84,18 @@ class Step:
             return self.reference.scene(codes.detach())
 
         @torch.no_grad()
-        def look(view: View) -> Render:
+        def seen(view: View) -> Render:
             return self.look(self.reference, reference.scene, batch, [view], self.needs.reference[view])[view]
 
-        reference = Side(scene, OnDemand(look))
+        reference = Side(scene, OnDemand(seen))
         batch = StepBatch(self.draws, codes, cameras, trained, reference, self.previous)
         return batch
 
     def look(
         self, renderer: Renderer, scene: Scene, batch: StepBatch, views: list[View], stage: Stage
     ) -> dict[View, Render]:
-        """Views that differ in nothing but the mirror, in one call."""
-        view = views[0]
-        # Draws are keyed by the views' name, and every view of a call sees the same: a second rendering repeats the
-        # first, a view alone is what it is beside its mirror.
-        draws = batch.draws.scoped(f"render/{view.name}")
-        cameras = Cameras.side_by_side([batch.cameras[v] for v in views])
-        if stage == "raw" and view.size is not None and isinstance(renderer, AnySize):
-            renders = renderer.render_raw(scene, cameras, min(view.size, renderer.raw_size), draws=draws)
-        else:
-            renders = renderer.render(scene, cameras, upto=stage, draws=draws)
-        if len(views) == 1:
-            return {view: renders}
-        return {v: renders.map(lambda picture, i=i: picture[:, i : i + 1]) for i, v in enumerate(views)}  # type: ignore[misc]
+        """See `groups.look`."""
+        return look(renderer, scene, batch, views, stage)
 
     def _leaves(self, graph: dict[str, Tensor]) -> Callable[[Tensor], Scene]:
         """A scene that is cut off from its graph, which is left in `graph`."""

@@ -70,8 +70,7 @@ def too_small(smallest: Prediction, kind: DeviceKind, budget: int) -> str:
     return (
         f"No plan fits into {budget / GIB:.1f} GiB: the smallest ({smallest.peak / GIB:.1f} GiB predicted, and "
         f"{RESERVED[kind] / GIB:.1f} GiB beside the step) needs {needed(smallest, kind) / GIB:.1f} GiB. "
-        "--precision bfloat16 halves the diffusion model where the device has it; --fast encodes with a tiny "
-        "autoencoder, which changes the gradient."
+        "Where they are not in use yet, --precision half and --fast need less; a tiny autoencoder changes the gradient."
     )
 
 
