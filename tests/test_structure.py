@@ -16,7 +16,7 @@ FLOORS = [  # from the top; a module may import from its own floor and from thos
     {"cli"},
     {"evaluate", "stylize", "sweep", "explain"},
     {"recipe", "builtin", "testing"},
-    {"preparation"},
+    {"preparation", "assembly"},
     {"runs", "hub", "showcase", "health", "training"},
     {"methods", "anchors"},
     {"objectives", "tiny", "scorers", "plugins", "report", "export"},

@@ -120,11 +120,13 @@ def test_a_run_changes_its_group_alone_and_comes_back_bit_for_bit(kind, group, f
 
 def _noting(left, monkeypatch):
     """Keeps the weights of the trainer's renderer when a run ends."""
-    import distill3d.recipe as recipe
+    from distill3d import assembly, recipe
 
-    publish, make = recipe.publish_weights, recipe.Trainer
+    publish, make = recipe.publish_weights, assembly.Trainer
     made = []
-    monkeypatch.setattr(recipe, "Trainer", lambda *given, **settings: made.append(make(*given, **settings)) or made[-1])
+    monkeypatch.setattr(
+        assembly, "Trainer", lambda *given, **settings: made.append(make(*given, **settings)) or made[-1]
+    )
 
     def noted(*given):
         left.append(bits(made[-1].renderer))
