@@ -73,9 +73,9 @@ def test_the_file_is_sorted_text_that_names_its_version():
     assert list(json.loads(text)) == sorted(json.loads(text))
 
 
-def test_an_option_that_is_left_out_has_its_default():
+def test_an_option_that_is_left_out_has_its_default_and_a_file_without_precision_means_float32():
     config = DistillConfig.from_json(json.dumps({"schema": SCHEMA, "style": "zombie"}))
-    assert config == DistillConfig(style="zombie")
+    assert config == DistillConfig(style="zombie", precision="float32")
 
 
 def test_a_config_cannot_be_changed():

@@ -275,7 +275,13 @@ def test_a_run_trains_its_group_alone_and_comes_back_with_it(group, tmp_path, mo
     monkeypatch.setenv("DISTILL3D_CACHE", str(tmp_path / "cache"))
     write_pickle(blob(neural_resolution=16, samples=6), tmp_path / "blob.pkl")
     config = DistillConfig(
-        style="zombie", backbone="eg3d", weights=str(tmp_path / "blob.pkl"), scorer="tiny", steps=2, train=group
+        probe=0,
+        style="zombie",
+        backbone="eg3d",
+        weights=str(tmp_path / "blob.pkl"),
+        scorer="tiny",
+        steps=2,
+        train=group,
     )
     folder = distill(config, tmp_path / "run")
     original, stylised = load_original_and_run(folder)
@@ -293,7 +299,7 @@ def test_a_run_on_a_converted_checkpoint_leaves_a_report(panohead, tmp_path, mon
     write_pickle(blob(panohead=panohead, neural_resolution=16, samples=6), tmp_path / "blob.pkl")
     family = "panohead" if panohead else "eg3d"
     config = DistillConfig(
-        style="zombie", backbone=family, weights=str(tmp_path / "blob.pkl"), scorer="tiny", steps=2, lr=1e-3
+        probe=0, style="zombie", backbone=family, weights=str(tmp_path / "blob.pkl"), scorer="tiny", steps=2, lr=1e-3
     )
     folder = distill(config, tmp_path / "run")
     assert {"report.html", "sheet.png", "turntable.webp", "weights.safetensors"} <= {p.name for p in folder.iterdir()}
@@ -308,7 +314,7 @@ def test_an_unknown_group_is_said_before_anything_is_trained(tmp_path, monkeypat
     monkeypatch.setenv("DISTILL3D_CACHE", str(tmp_path / "cache"))
     write_pickle(blob(), tmp_path / "blob.pkl")
     config = DistillConfig(
-        style="zombie", backbone="eg3d", weights=str(tmp_path / "blob.pkl"), scorer="tiny", train="decoders"
+        probe=0, style="zombie", backbone="eg3d", weights=str(tmp_path / "blob.pkl"), scorer="tiny", train="decoders"
     )
     with pytest.raises(UnknownNameError, match="Did you mean 'decoder'"):
         distill(config, tmp_path / "run")

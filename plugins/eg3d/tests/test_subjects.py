@@ -33,6 +33,7 @@ def folder(tmp_path, monkeypatch):
 
 def config(folder, **options):
     return DistillConfig(
+        probe=0,
         style="zombie",
         backbone="eg3d",
         weights=str(folder / "blob.pkl"),
