@@ -53,12 +53,18 @@ def score_terms(
     grid: GridStage,
     grid_every: int = 1,
     annealing: Annealing = NO_ANNEALING,
-    term: Callable[[Denoising, ScoreDistillation], Term] = ScoreTerm,
+    antithetic: bool = False,
+    term: Callable[[Denoising, ScoreDistillation], Term] | None = None,
 ) -> dict[str, Weighted]:
     """A term on single views and, unless `grid` is "off", every so many steps the same on 2x2 grids of one subject.
 
     Grids are controlled by depth: in a tile of a grid there is little room for edges.
+
+    Args:
+        annealing, antithetic: of the terms that draw a noise.
+        term: another kind; None for those.
     """
+    term = term or partial(ScoreTerm, annealing=annealing, antithetic=antithetic)
     scorer = objective.scorer
     main = View("main", defaults.front)
     views: ViewLayout = Mirror(main, objective.mirror_weights) if mirror else Single(main)
@@ -141,8 +147,6 @@ def ld(
         rank_weights=_paper_weights(scorer, rank),
         negative_prompt=style.negative_prompt,
     )
-    noise_term = partial(ScoreTerm, annealing=annealing, antithetic=antithetic)
-    term = noise_term if path == "noise" else partial(Bridge, keep=defaults.replay is not None)
     terms = score_terms(
         objective,
         style,
@@ -152,7 +156,8 @@ def ld(
         grid=grid,
         grid_every=grid_every,
         annealing=annealing,
-        term=term,
+        antithetic=antithetic,
+        term=partial(Bridge, keep=defaults.replay is not None) if path == "flow" else None,
     )
     return Method(terms, final_lr=0.05, replay=defaults.replay if path == "flow" else None)
 
@@ -183,17 +188,8 @@ def ld_paper(
         negative_prompt=style.negative_prompt,
     )
     annealing = Annealing(defaults.steps, t_range_end, guidance_end)
-    terms = score_terms(
-        objective,
-        style,
-        defaults,
-        control=control,
-        mirror=mirror,
-        grid=grid,
-        annealing=annealing,
-        term=partial(ScoreTerm, annealing=annealing, antithetic=antithetic),
-    )
-    return Method(terms)
+    views: dict[str, Any] = {"control": control, "mirror": mirror, "grid": grid}
+    return Method(score_terms(objective, style, defaults, **views, annealing=annealing, antithetic=antithetic))
 
 
 def ld_released(scorer: Scorer, style: Style, defaults: RunDefaults, *, guidance_scale: float = 7.5) -> Method:
@@ -247,17 +243,8 @@ def sds(
         negative_prompt=style.negative_prompt,
     )
     annealing = Annealing(defaults.steps, t_range_end, guidance_end)
-    terms = score_terms(
-        objective,
-        style,
-        defaults,
-        control=control,
-        mirror=mirror,
-        grid=grid,
-        annealing=annealing,
-        term=partial(ScoreTerm, annealing=annealing, antithetic=antithetic),
-    )
-    return Method(terms)
+    views: dict[str, Any] = {"control": control, "mirror": mirror, "grid": grid}
+    return Method(score_terms(objective, style, defaults, **views, annealing=annealing, antithetic=antithetic))
 
 
 def csd(
@@ -274,18 +261,9 @@ def csd(
 ) -> Method:
     """Classifier score distillation on single views."""
     objective = CSDLoss(scorer, t_range=t_range, negative_prompt=style.negative_prompt)
-    annealing = Annealing(defaults.steps, t_range_end, None)
-    terms = score_terms(
-        objective,
-        style,
-        defaults,
-        control=control,
-        mirror=mirror,
-        grid=grid,
-        annealing=annealing,
-        term=partial(ScoreTerm, annealing=annealing, antithetic=antithetic),
-    )
-    return Method(terms)
+    annealing = Annealing(defaults.steps, t_range_end)
+    views: dict[str, Any] = {"control": control, "mirror": mirror, "grid": grid}
+    return Method(score_terms(objective, style, defaults, **views, annealing=annealing, antithetic=antithetic))
 
 
 def build_method(
