@@ -19,36 +19,16 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, also for child 
 
 import torch
 
-RENDERING = {
-    "superresolution_module": "training.superresolution.SuperresolutionHybrid8XDC",
-    "depth_resolution": 48,
-    "depth_resolution_importance": 48,
-    "ray_start": 2.25,
-    "ray_end": 3.3,
-    "box_warp": 1,
-    "c_scale": 1,
-    "avg_camera_radius": 2.7,
-    "avg_camera_pivot": (0, 0, 0.2),
-}
-HEAD_IN_FULL = {
-    "use_torgb_raw": True,
-    "use_background": True,
-    "decoder_activation": "none",
-    "triplane_depth": 3,
-    "triplane_size": 256,
-}
-SIZES = {"z_dim": 512, "w_dim": 512, "c_dim": 25, "img_resolution": 512, "sr_num_fp16_res": 4}
-
 
 def make(panohead: bool, **options: Any) -> Any:
     """A full-size renderer with random weights."""
     from distill3d_eg3d.architecture import architecture_of
     from distill3d_eg3d.renderer import Look, TriplaneRenderer
+    from distill3d_eg3d.shapes import FULL_HEADS, INIT, RENDERING
 
     torch.manual_seed(0)
-    init = {**SIZES, "mapping_kwargs": {"num_layers": 2}}
-    rendering = {**RENDERING, **(HEAD_IN_FULL if panohead else {})}
-    architecture = architecture_of(init, rendering, 128, None, panohead=panohead)
+    rendering = {**RENDERING, **(FULL_HEADS if panohead else {})}
+    architecture = architecture_of(INIT, rendering, 128, None, panohead=panohead)
     reference = options.pop("reference", False)
     return TriplaneRenderer(architecture, Look(**options), reference=reference).requires_grad_(False).eval()
 
