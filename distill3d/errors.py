@@ -39,6 +39,14 @@ class RunError(Distill3dError):
     """A run folder that cannot be written, read or continued."""
 
 
+class PackError(Distill3dError):
+    """A style pack that cannot be read, trusted or used."""
+
+
+class HubError(Distill3dError):
+    """What the Hugging Face Hub refused, or could not be asked."""
+
+
 class PromptError(Distill3dError):
     """A prompt that the text encoder cannot understand."""
 

@@ -78,6 +78,7 @@ class Renderer(nn.Module, ABC):
     image_size: int
     raw_size: int
     weights_licence: str = "unknown"
+    weights_name: str = ""  # what others can get its weights by: a published name or a Hub id; "" where there is none
     defaults: RunDefaults = RunDefaults()
 
     @abstractmethod
@@ -136,6 +137,34 @@ class Thrifty(ABC):
     """A capability of a backbone: it can keep less for its backward and compute that twice instead."""
 
     low_memory: bool  # may be set at any time; pictures and gradients are the same
+
+
+Part = Literal["geometry", "texture"]
+
+
+class Parted(ABC):
+    """A capability of a backbone: it tells what shapes a subject from what colours it, so that both can be mixed."""
+
+    @abstractmethod
+    def part_of(self, name: str) -> Part:
+        """What a parameter, by its name in `state_dict`, mostly decides."""
+
+
+class Folding(ABC):
+    """A capability of a backbone whose training groups add parameters, as low-rank changes of its weights.
+
+    Changes of two runs can be mixed as weights, not as factors: a product of sums is not the sum of products.
+    """
+
+    @abstractmethod
+    def folded(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Trained tensors as those of the backbone before a group added any.
+
+        Args:
+            tensors: by their names after `trainable` of their group, which need not have been called on this one.
+        Returns:
+            each factor pair as the whole weight that it makes, by the weight's name before; the others as they are.
+        """
 
 
 def example(scene: Scene) -> Tensor:
