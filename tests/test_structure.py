@@ -17,7 +17,7 @@ FLOORS = [  # from the top; a module may import from its own floor and from thos
     {"evaluate", "stylize", "sweep", "explain"},
     {"recipe", "builtin", "testing"},
     {"preparation", "assembly"},
-    {"runs", "hub", "showcase", "health", "training"},
+    {"runs", "hub", "showcase", "health", "training", "packs"},
     {"methods", "anchors"},
     {"objectives", "tiny", "scorers", "plugins", "report", "export"},
     {"volume", "renderer", "scorer", "views", "evaluation"},
@@ -34,6 +34,7 @@ FLOORS = [  # from the top; a module may import from its own floor and from thos
         "provenance",
         "state_dicts",
         "precision",
+        "licences",
     },
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for name in floor}
