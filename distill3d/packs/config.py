@@ -136,7 +136,7 @@ def _adapter(read: _Reader) -> AdapterInfo:
         raise read.wrong("format", f"one of {', '.join(FORMATS)}")
     size = read.whole("size")
     errors = (read.number("weights_error"), read.number("pictures_error"))
-    return AdapterInfo(stored, read.checksum("sha256"), size, *errors)  # type: ignore[arg-type]  # checked above
+    return AdapterInfo(stored, read.checksum("sha256"), size, *errors)
 
 
 def _part(read: _Reader) -> Part:
