@@ -1,0 +1,31 @@
+"""What the parts of a run may be used for."""
+
+from distill3d.licences.known import UNKNOWN, Licence, known_licence, licence_of_model, source_of
+from distill3d.licences.part import Part
+from distill3d.licences.verdict import (
+    PackLicence,
+    check_commercial,
+    commercial_use,
+    not_open,
+    pack_licence,
+    verdict,
+)
+from distill3d.licences.written import FILE, parts_of_run, parts_to_json
+
+__all__ = [
+    "FILE",
+    "UNKNOWN",
+    "Licence",
+    "PackLicence",
+    "Part",
+    "check_commercial",
+    "commercial_use",
+    "known_licence",
+    "licence_of_model",
+    "not_open",
+    "pack_licence",
+    "parts_of_run",
+    "parts_to_json",
+    "source_of",
+    "verdict",
+]

@@ -1,0 +1,63 @@
+"""licences.json of a run's folder: whose weights it was made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from distill3d.errors import RunError
+from distill3d.licences.part import Part
+
+FILE = "licences.json"
+EVALUATION = Path("evaluation") / "evaluation.json"
+JUDGES = Part("metric judges", "embedded", "Apache-2.0")  # those that come with the package
+NEED_NO_WEIGHTS = ("diversity", "rsa_base")  # the core's figures where there is no paired truth
+
+
+def parts_to_json(parts: Iterable[Part]) -> str:
+    """What `parts_of_run` reads."""
+    return json.dumps([asdict(part) for part in parts], indent=2) + "\n"
+
+
+def parts_of_run(folder: Path) -> tuple[Part, ...]:
+    """Whose weights a run was made with, and those that measured it; none of a run that did not note them.
+
+    Raises:
+        RunError: if the note is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return ()
+    try:
+        noted = _read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged: it does not say whose weights the run was made with.") from error
+    return noted + tuple(part for part in _judges(folder) if part not in noted)
+
+
+def _read(values: Any) -> tuple[Part, ...]:
+    """Its parts; in runs of before they had names, a licence for each role."""
+    if isinstance(values, dict):
+        values = [{"role": role, "name": "", "licence": licence} for role, licence in values.items()]
+    parts = tuple(Part(row["role"], row["name"], row["licence"]) for row in values)
+    if not all(isinstance(text, str) for part in parts for text in (part.role, part.name, part.licence)):
+        raise TypeError("a part is said in words")
+    return parts
+
+
+def _judges(folder: Path) -> Iterable[Part]:
+    """What an evaluation measured the run with: the embedded judges, or plugins' metrics, which do not say."""
+    try:
+        found = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if not isinstance(found, dict):
+        return
+    if found.get("rows"):
+        yield JUDGES
+    for name in found.get("metrics") or ():
+        if name not in NEED_NO_WEIGHTS:
+            yield Part(f"metric {name}", "", "unknown")
