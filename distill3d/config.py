@@ -53,6 +53,7 @@ class DistillConfig:
     device: str = "cpu"
     vram: str | None = None  # memory that a step may take, as "8gb"; None: as the backbone's defaults say
     split: Split = "subjects"
+    commercial_ok: bool = False  # refuse parts whose licence does not allow commercial use, see `distill3d.licences`
 
     # What may change on the way: where and how a run is computed and watched, not what it computes.
     FREE: ClassVar[tuple[str, ...]] = (
@@ -65,6 +66,7 @@ class DistillConfig:
         "device",
         "vram",
         "split",
+        "commercial_ok",
     )
 
     def __post_init__(self) -> None:
@@ -80,6 +82,8 @@ class DistillConfig:
         self._check_tables()
         if self.precision is not None:
             check_precision(self.precision)
+        if not isinstance(self.commercial_ok, bool):
+            raise ConfigError(f"commercial_ok must be true or false, got {self.commercial_ok!r}.")
         if self.split not in get_args(Split):
             raise ConfigError(f"split must be one of {', '.join(get_args(Split))}, got {self.split!r}.")
         if isinstance(self.trackers, str) or not all(isinstance(name, str) for name in self.trackers):

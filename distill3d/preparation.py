@@ -15,6 +15,7 @@ from distill3d.anchors import anchored, check_anchors
 from distill3d.config import DistillConfig
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, PromptError, UnknownNameError
+from distill3d.licences import Part, check_commercial
 from distill3d.methods import Method, build_method, reweighted
 from distill3d.plugins import registry
 from distill3d.precision import best_precision
@@ -37,6 +38,11 @@ class Recipe:
     scorer: Scorer
     method: Method
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Whose weights it is made with."""
+        return _backbone_part(self.renderer), *self.scorer.parts
+
 
 def prepare(config: DistillConfig) -> Recipe:
     """Find and load what the config names.
@@ -53,12 +59,16 @@ def prepare(config: DistillConfig) -> Recipe:
         known.find("scorer", config.scorer)
     find_style(config.style, known.styles)
     renderer = load_backbone(config)
+    if config.commercial_ok:
+        check_commercial([_backbone_part(renderer)])  # before the scorer is fetched
     config = with_defaults(config, renderer)
     base = fingerprint(renderer)
     if config.train is not None:
         renderer.trainable(config.train)  # an unknown group is said before the scorer is loaded
     renderer.sample_codes(Draws(config.seed, 0, (0,)))  # and so are subjects that are missing or cannot be read
     scorer = load_scorer(config)
+    if config.commercial_ok:
+        check_commercial(scorer.parts)
     style = find_style(config.style, known.styles, scorer)
     assert config.steps is not None and config.batch is not None and config.lr is not None  # by with_defaults
     defaults = replace(renderer.defaults, steps=config.steps, batch=config.batch, lr=config.lr)
@@ -67,6 +77,10 @@ def prepare(config: DistillConfig) -> Recipe:
     method = replace(method, trains=config.train or method.trains)
     config = replace(config, train=method.trains)
     return Recipe(config, style, base, renderer, scorer, method)
+
+
+def _backbone_part(renderer: Renderer) -> Part:
+    return Part("backbone", renderer.weights_name, renderer.weights_licence)
 
 
 def with_defaults(config: DistillConfig, renderer: Renderer) -> DistillConfig:

@@ -16,6 +16,7 @@ from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, DivergedError
 from distill3d.files import write_text
 from distill3d.health import Health, HealthCheck, probe
+from distill3d.licences import parts_to_json
 from distill3d.preparation import Recipe, find_style, load_scorer, prepare, with_absolute_paths, with_defaults
 from distill3d.report.page import write_report
 from distill3d.runs import (
@@ -104,8 +105,7 @@ def _claimed(out: Path | None) -> Iterator[None]:
 def _write_down(recipe: Recipe, folder: Path) -> None:
     """What the run is, before its first step; the config last, since with it the folder holds a run."""
     write_text(folder / VERSIONS, json.dumps(versions(), indent=2) + "\n")
-    licences = {"backbone": recipe.renderer.weights_licence, "scorer": recipe.scorer.weights_licence}
-    write_text(folder / LICENCES, json.dumps(licences, indent=2) + "\n")
+    write_text(folder / LICENCES, parts_to_json(recipe.parts))
     write_base(folder, recipe.base)
     write_text(folder / CONFIG, recipe.config.to_json())
 

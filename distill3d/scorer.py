@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill3d.cameras import Cameras
+from distill3d.licences import Part
 from distill3d.schedule import Schedule
 
 Condition = Any  # opaque: whatever the scorer's own `condition` made; only that scorer reads it
@@ -31,6 +32,13 @@ class Scorer(nn.Module, ABC):
     controls: tuple[str, ...] = ()  # the control pictures it understands, such as "depth"
     grid_words: str = ""  # what captions of 2x2 grids of views were taught to say; most models know no such words
     weights_licence: str = "unknown"
+    weights_name: str = ""  # what others can get its weights by: a Hub id, or the name of a folder; "" for neither
+    other_weights: tuple[Part, ...] = ()  # that it reads beside those: ControlNets, a tiny autoencoder
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Whose weights it reads."""
+        return Part("scorer", self.weights_name, self.weights_licence), *self.other_weights
 
     @abstractmethod
     def condition(

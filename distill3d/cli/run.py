@@ -93,6 +93,10 @@ def run(
         str, typer.Option(help="What several processes share: subjects, or the views of one. See `distill3d launch`.")
     ] = DEFAULTS.split,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1; may change on --resume.")] = DEFAULTS.device,
+    commercial_ok: Annotated[
+        bool,
+        typer.Option(help="Refuse parts whose licence forbids commercial use, or is unknown; see docs/licences.md."),
+    ] = DEFAULTS.commercial_ok,
 ) -> None:
     """Distil a style into a 3D generator."""
     settings = {
@@ -126,6 +130,7 @@ def run(
         "vram": vram,
         "split": split,
         "device": device,
+        "commercial_ok": commercial_ok,
     }
     given = _given(context)
     if resume is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from distill3d.scorers import autoencoder
 from distill3d.scorers.branches import DiffusersCondition, Stack, add_residuals, controls_of, stacked
 from distill3d.scorers.economy import Offload
 from distill3d.scorers.loading import known_words, load_part, no_loading_bars, unknown_settings_allowed
-from distill3d.scorers.published import CONTROLNETS, MODEL, TINY_AUTOENCODER, how_to_get
+from distill3d.scorers.published import CONTROLNETS, MODEL, TINY_AUTOENCODER, how_to_get, part_at
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,16 @@ class DiffusersScorer(Scorer, Economical):
                 vae_dtype=vae_dtype,
             )
         scorer._words = known_words(source)
+        scorer._note_parts(source, places, fast)
         return scorer.to(device)
+
+    def _note_parts(self, source: str, controlnets: Mapping[str, str], fast: bool | str) -> None:
+        """Whose weights it was loaded from, see `Scorer.parts`."""
+        model = part_at("scorer", source)
+        self.weights_name, self.weights_licence = model.name, model.licence
+        branches = tuple(part_at(f"controlnet {name}", place) for name, place in controlnets.items())
+        tiny = (part_at("autoencoder", _tiny_autoencoder(fast)),) if fast else ()
+        self.other_weights = branches + tiny
 
     @property
     def device(self) -> torch.device:
@@ -230,7 +240,12 @@ def _load_tiny_autoencoder(source: str, fast: bool | str) -> Any:
     if not isinstance(fast, str):
         autoencoder.check_taesd_fits(source, AutoencoderKL)
     with unknown_settings_allowed():
-        return load_part(AutoencoderTiny, fast if isinstance(fast, str) else TINY_AUTOENCODER.repo)
+        return load_part(AutoencoderTiny, _tiny_autoencoder(fast))
+
+
+def _tiny_autoencoder(fast: bool | str) -> str:
+    """Where the one lies that `fast` names."""
+    return fast if isinstance(fast, str) else TINY_AUTOENCODER.repo
 
 
 def load_diffusers(
@@ -283,5 +298,9 @@ def load_tiny(
     controlnets = {name: str(place) for name, place in places.items() if name == "depth" or place.is_dir()}
     scorer = DiffusersScorer.load(str(folder), controlnets=controlnets, device=device, precision=precision)
     scorer.grid_words = "four views"
-    scorer.weights_licence = "Apache-2.0"
+    if not weights:
+        scorer.weights_name, scorer.weights_licence = "embedded", "Apache-2.0"
+        scorer.other_weights = tuple(
+            replace(part, name="embedded", licence="Apache-2.0") for part in scorer.other_weights
+        )
     return scorer
