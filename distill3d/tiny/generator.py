@@ -37,6 +37,7 @@ from distill3d.volume import (
 )
 
 WEIGHTS = Path(__file__).parent / "weights" / "generator.safetensors"
+EMBEDDED = "embedded"  # those weights by name; a file that is called so is ./embedded
 BACKGROUND = 0.86  # .93 in [0, 1]
 BACKGROUND_DEPTH = 3.05
 METADATA = "distill3d-tiny-generator"  # the one key: several would be written in no fixed order
@@ -245,13 +246,13 @@ def load_tiny(weights: str | None = None, device: str = "cpu") -> TinyTriplane:
     """The embedded generator, float32.
 
     Args:
-        weights: a file that `save_tiny` wrote; None for the one that comes with the package.
+        weights: a file that `save_tiny` wrote; None or "embedded" for the one that comes with the package.
         device: where to put it.
     Raises:
         WeightsError: if the file is missing, damaged, or no tiny generator.
     """
-    path = WEIGHTS if weights is None else Path(weights)
-    advice = "Reinstall distill3d" if weights is None else "Give the path of a file that save_tiny wrote"
+    path = WEIGHTS if weights is None or weights == EMBEDDED else Path(weights)
+    advice = "Reinstall distill3d" if path == WEIGHTS else "Give the path of a file that save_tiny wrote"
     if not path.is_file():
         raise WeightsError(f"There is no weight file {path}. {advice}.")
     try:
@@ -262,6 +263,7 @@ def load_tiny(weights: str | None = None, device: str = "cpu") -> TinyTriplane:
             raise WeightsError(f"{path} holds no tiny generator. {advice}.")
         renderer = TinyTriplane(_architecture(json.loads(metadata[METADATA])["architecture"]))
         renderer.load_state_dict(tensors)
+        renderer.weights_name = EMBEDDED if path == WEIGHTS else ""
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"The weight file {path} is damaged ({first_line}). {advice}.") from error

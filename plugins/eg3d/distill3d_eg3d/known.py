@@ -67,6 +67,16 @@ def find(name: str) -> Known:
     return CHECKPOINTS[name]
 
 
+def published_as(file: str, checksum: str) -> str:
+    """The name of the published checkpoint that a file is taken for, "" for none.
+
+    By what it is called where it is published, and by its checksum where that is published, too. A file of that name
+    may be another: who must know compares tensors, as style packs do.
+    """
+    known = (k.name for k in CHECKPOINTS.values() if k.file == file and k.sha256 in (None, checksum))
+    return next(known, "")
+
+
 def cache_folder() -> Path:
     """Where downloads and conversions are kept: $DISTILL3D_CACHE, else ~/.cache/distill3d."""
     return user_cache("eg3d")

@@ -14,7 +14,7 @@ from distill3d.state_dicts import check_state_dict, read_state_dict
 from distill3d_eg3d.architecture import Family
 from distill3d_eg3d.checkpoint import Checkpoint, convert, load
 from distill3d_eg3d.convolution import FIR
-from distill3d_eg3d.known import CHECKPOINTS, DEFAULTS, cache_folder, find, how_to_get
+from distill3d_eg3d.known import CHECKPOINTS, DEFAULTS, cache_folder, find, how_to_get, published_as
 from distill3d_eg3d.renderer import Background, Look, Noise, Precision, TriplaneRenderer
 from distill3d_eg3d.subjects import read_subjects
 
@@ -74,14 +74,16 @@ def load_generator(
     Raises:
         WeightsError: if it is missing, damaged, or of the other family, saying what to do.
     """
-    found = read(weights or DEFAULTS[family], family)
+    given = weights or DEFAULTS[family]
+    found = read(given, family)
     if found.architecture.family != family:
         raise WeightsError(
             f"{weights} is a checkpoint of {found.architecture.family}; use --backbone {found.architecture.family}."
         )
     codes = read_subjects(subjects) if subjects else None
-    renderer = TriplaneRenderer(found.architecture, look, licence=found.licence, subjects=codes)
-    fill(renderer, found.tensors, str(weights or DEFAULTS[family]))
+    name = given if given in CHECKPOINTS else published_as(found.source, found.source_sha256)
+    renderer = TriplaneRenderer(found.architecture, look, licence=found.licence, weights_name=name, subjects=codes)
+    fill(renderer, found.tensors, given)
     return renderer.to(device).eval()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -15,17 +15,15 @@ from torch.utils.checkpoint import checkpoint
 from distill3d.cameras import CameraPrior, Cameras, look_at, pinhole, to_label
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
-from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults, Scene, Stage, Thrifty
+from distill3d.renderer import AnySize, Field, Folding, Render, Renderer, RunDefaults, Scene, Stage, Thrifty
 from distill3d.volume import even_quantiles, mean_depth, pixel_rays
 from distill3d_eg3d.architecture import Architecture
 from distill3d_eg3d.generator import Generator, RawPicture
-from distill3d_eg3d.layers import LowRank, SynthesisLayer
+from distill3d_eg3d.low_rank import MARK, add_low_rank, folded
 from distill3d_eg3d.networks import directly
 from distill3d_eg3d.volume import cropped, density_of, ray_limits, trace
 
 SURFACE = 9.0  # the official scripts' level, 10 before the activation softplus(x - 1)
-
-RANK = 8  # of low-rank changes
 
 Background = Literal["learnt", "white", "none"]
 Noise = Literal["const", "none"]
@@ -55,7 +53,7 @@ class Look:
                 raise ConfigError(f"{name} is {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")
 
 
-class TriplaneRenderer(Renderer, AnySize, Field, Thrifty):
+class TriplaneRenderer(Renderer, AnySize, Field, Thrifty, Folding):
     """Any EG3D or PanoHead checkpoint.
 
     Codes are ws, (num_ws, w_dim): what mapping and truncation made of z. The canonical world is the networks' own: they
@@ -65,6 +63,7 @@ class TriplaneRenderer(Renderer, AnySize, Field, Thrifty):
     Args:
         look: how subjects are drawn and shown.
         licence: of the weights.
+        weights_name: under which they are published; "" for none.
         subjects: codes (n, num_ws, w_dim) that are drawn and counted instead of the generator's own.
         reference: compute by the published recipe literally; slower.
     """
@@ -77,6 +76,7 @@ class TriplaneRenderer(Renderer, AnySize, Field, Thrifty):
         look: Look | None = None,
         *,
         licence: str = "unknown",
+        weights_name: str = "",
         subjects: Tensor | None = None,
         reference: bool = False,
     ):
@@ -90,7 +90,7 @@ class TriplaneRenderer(Renderer, AnySize, Field, Thrifty):
             raise ShapeError(f"Subjects of this checkpoint are (n, {self.code_shape}), got {tuple(subjects.shape)}.")
         self.register_buffer("subjects", subjects, persistent=False)
         self.image_size, self.raw_size = architecture.image_size, architecture.neural_resolution
-        self.weights_licence = licence
+        self.weights_licence, self.weights_name = licence, weights_name
         if self.look.compiled:
             self.generator.superresolution.compile()
         self.defaults = run_defaults(architecture)
@@ -231,22 +231,21 @@ class TriplaneRenderer(Renderer, AnySize, Field, Thrifty):
         """
         networks = ("backbone.synthesis.", "superresolution.")
         groups: dict[str, Callable[[str], bool]] = {
-            "default": lambda name: name.startswith(networks) and not ("bias" in name or ".low_rank." in name),
+            "default": lambda name: name.startswith(networks) and not ("bias" in name or MARK in name),
             "decoder": lambda name: name.startswith("decoder."),
             "all": lambda name: name.startswith((*networks, "decoder.", "torgb.", "bcg_synthesis.")),
-            "low-rank": lambda name: ".low_rank." in name,
+            "low-rank": lambda name: MARK in name,
         }
         if group not in groups:
             raise UnknownNameError("training group", group, groups)
         if group == "low-rank":
-            self._add_low_rank(networks)
+            add_low_rank(self.generator, networks)
         own = {name: p for name, p in self.generator.named_parameters() if groups[group](name) and self._is_read(name)}
         return {f"generator.{name}": p for name, p in own.items()}
 
-    def _add_low_rank(self, networks: tuple[str, ...]) -> None:
-        for name, layer in self.generator.named_modules():
-            if isinstance(layer, SynthesisLayer) and name.startswith(networks) and layer.low_rank is None:
-                layer.low_rank = LowRank(layer.weight.shape, RANK, name, layer.weight)
+    def folded(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Folding.folded`."""
+        return folded(dict(self.named_parameters()), tensors)
 
     def _is_read(self, name: str) -> bool:
         """Whether a parameter has any part in a picture: where noise is off, its strength has none, and so on."""

@@ -185,6 +185,34 @@ def test_without_weights_the_default_is_named_with_its_licence_and_how_to_get_it
     assert str(cache) in str(error.value)
 
 
+@pytest.mark.parametrize("family", ["eg3d", "panohead"])
+def test_a_published_checkpoint_has_its_name_however_it_is_given_and_the_name_brings_it(
+    family, originals, tmp_path, cache
+):
+    name = known.DEFAULTS[family]
+    cache.mkdir(parents=True)
+    for folder in (cache, tmp_path):
+        write_pickle(originals[family], folder / known.find(name).file)
+    convert(tmp_path / known.find(name).file, tmp_path / "mine.safetensors")
+    for given in (None, name, tmp_path / known.find(name).file, tmp_path / "mine.safetensors"):
+        assert load_generator(given and str(given), family=family).weights_name == name
+    assert same_weights(load_generator(name, family=family), originals[family])
+
+
+def test_a_file_that_nobody_published_has_no_name(originals, tmp_path, cache, monkeypatch):
+    cache.mkdir(parents=True)
+    published = known.find(known.DEFAULTS["eg3d"])
+    write_pickle(originals["eg3d"], cache / published.file)
+    write_pickle(originals["eg3d"], tmp_path / "network-snapshot.pkl")
+    torch.save(originals["eg3d"].generator.state_dict(), tmp_path / "stylised.pth")
+    assert load_eg3d(str(tmp_path / "stylised.pth")).weights_name == ""
+    monkeypatch.setitem(known.CHECKPOINTS, published.name, replace(published, sha256="0" * 64))
+    assert known.published_as(published.file, "1" * 64) == ""
+    assert known.published_as(published.file, "0" * 64) == published.name
+    monkeypatch.setenv("DISTILL3D_CACHE", str(tmp_path / "another"))
+    assert load_eg3d(str(tmp_path / "network-snapshot.pkl")).weights_name == ""
+
+
 def test_every_known_name_has_its_facts():
     for name, entry in known.CHECKPOINTS.items():
         assert entry.name == name

@@ -14,8 +14,8 @@ from distill3d.config import DistillConfig
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
 from distill3d.export import extract_mesh
+from distill3d.models import load
 from distill3d.recipe import distill
-from distill3d.runs import load_original_and_run
 from distill3d.testing import check_renderer
 from distill3d.volume import pixel_rays
 from distill3d_eg3d.generator import truncated
@@ -284,7 +284,8 @@ def test_a_run_trains_its_group_alone_and_comes_back_with_it(group, tmp_path, mo
         train=group,
     )
     folder = distill(config, tmp_path / "run")
-    original, stylised = load_original_and_run(folder)
+    stylised = load(folder)
+    original = stylised.original
     before, after = original.state_dict(), stylised.state_dict()
     differ = {n for n in after if n not in before or not torch.equal(after[n], before[n])}
     word = {"low-rank": ".low_rank.", "decoder": "decoder."}[group]
@@ -303,7 +304,8 @@ def test_a_run_on_a_converted_checkpoint_leaves_a_report(panohead, tmp_path, mon
     )
     folder = distill(config, tmp_path / "run")
     assert {"report.html", "sheet.png", "turntable.webp", "weights.safetensors"} <= {p.name for p in folder.iterdir()}
-    original, stylised = load_original_and_run(folder)
+    stylised = load(folder)
+    original = stylised.original
     before, after = original.state_dict(), stylised.state_dict()
     differ = {name for name in before if not torch.equal(before[name], after[name])}
     assert differ == set(original.trainable())

@@ -10,9 +10,10 @@ from distill3d.cli.run import _value
 from distill3d.config import DistillConfig
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, WeightsError
+from distill3d.models import load
 from distill3d.plugins import registry
 from distill3d.recipe import distill
-from distill3d.runs import load_backbone, load_original_and_run
+from distill3d.runs import load_backbone
 from distill3d_eg3d.renderer import Look
 from distill3d_eg3d.subjects import read_subjects
 
@@ -62,7 +63,8 @@ def test_given_subjects_are_drawn_and_counted_instead_of_seeds(folder):
 
 def test_a_run_on_given_subjects_shows_them_and_remembers_where_they_are(folder):
     run = distill(config(folder, subjects=(str(folder / "people"),), psi=0.5), folder / "run")
-    original, stylised = load_original_and_run(run)
+    stylised = load(run)
+    original = stylised.original
     codes = read_subjects([str(folder / "people")])
     assert torch.equal(stylised.codes_of_seeds([2]), codes[2:])
     assert original.look.psi == 0.5

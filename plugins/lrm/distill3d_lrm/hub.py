@@ -31,6 +31,7 @@ class Found:
     config: Path
     weights: Path
     licence: str
+    repo: str = ""  # on the Hub; none for a file of the user's
 
 
 def find_checkpoint(given: str | None, default: Published) -> Found:
@@ -64,7 +65,7 @@ def _cached(default: Published) -> Found:
             f"{default.repo} {default.config} {default.weights[0]}. Or say --weights {default.repo}, which downloads "
             "it, or give a folder."
         )
-    return Found(Path(config), Path(weights), default.licence)
+    return Found(Path(config), Path(weights), default.licence, default.repo)
 
 
 def _in_folder(folder: Path, default: Published) -> Found:
@@ -100,4 +101,4 @@ def _downloaded(repo: str, default: Published) -> Found:
     except (HfHubHTTPError, OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{repo} could not be downloaded: {first}") from error
-    return Found(files[0], files[1], default.licence if repo == default.repo else "unknown")
+    return Found(files[0], files[1], default.licence if repo == default.repo else "unknown", repo)

@@ -129,5 +129,14 @@ def load_model(
     studio = Studio(preparation, remove_background)
     cache = CodeCache(cache_folder() / "codes" if keep_codes else None)
     people = PhotoSubjects(subjects, studio) if subjects else None
-    renderer = LrmRenderer(model, studio, people, look, cache=cache, image_size=size, licence=found.licence)
+    renderer = LrmRenderer(
+        model,
+        studio,
+        people,
+        look,
+        cache=cache,
+        image_size=size,
+        licence=found.licence,
+        weights_name=found.repo,
+    )
     return renderer.to(device).eval()

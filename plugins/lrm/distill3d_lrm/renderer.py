@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,18 @@ from torch.utils.checkpoint import checkpoint
 from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
-from distill3d.renderer import AnySize, Field, FromPhotos, Render, Renderer, RunDefaults, Scene, Stage, Thrifty
+from distill3d.renderer import AnySize, Field, Folding, FromPhotos, Render, Renderer, RunDefaults, Scene, Stage, Thrifty
 from distill3d.volume import pixel_rays
 from distill3d_lrm.adapter import PlaneAdapter
 from distill3d_lrm.cache import CodeCache
 from distill3d_lrm.encoder import Encoder
-from distill3d_lrm.low_rank import MARK, add_low_rank, low_rank_names
+from distill3d_lrm.low_rank import MARK, add_low_rank, folded, low_rank_names
 from distill3d_lrm.model import Numbers, ReconstructionModel, Traced, joined
 from distill3d_lrm.subjects import NoSubjects, Studio, Subjects
 
 GPU_RAYS = 8  # times as many at once: on a GPU, starting so little work takes longer than doing it
 LARGEST = 2048  # side of a picture; a config that somebody else wrote may ask for any
+MODEL = "model."  # before the names of its parameters
 DECODER_RATE = 0.1  # of the learning rate, beside low-rank changes: density is an exponential
 
 
@@ -50,7 +51,7 @@ class Look:
         return self.rays_at_once * (GPU_RAYS if of.is_cuda else 1)
 
 
-class LrmRenderer(Renderer, AnySize, Field, FromPhotos, Thrifty):
+class LrmRenderer(Renderer, AnySize, Field, FromPhotos, Thrifty, Folding):
     """TripoSR, OpenLRM, or a model like them.
 
     A code is a prepared picture, (3, image_size, image_size) in [0, 1]; its camera is yaw 0, pitch 0 of the canonical
@@ -63,6 +64,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos, Thrifty):
         cache: keeps what is computed of a picture by weights that do not train.
         raw_size, image_size: sides of the raw picture and of the image, the same field looked at by fewer or more rays.
         licence: of the weights.
+        weights_name: Hub id of the weights; "" for none.
     """
 
     turn: Tensor  # (3, 3): canonical to own
@@ -79,6 +81,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos, Thrifty):
         image_size: int | None = None,
         defaults: RunDefaults | None = None,
         licence: str = "unknown",
+        weights_name: str = "",
     ):
         super().__init__()
         self.model, self.studio, self.look = model, studio, look or Look()
@@ -92,6 +95,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos, Thrifty):
             raise ConfigError(f"Pictures have 1 to {LARGEST} pixels a side, got {self.raw_size} and {self.image_size}.")
         self.box_side, self.surface_density = model.box_side, model.surface_density
         self.defaults, self.weights_licence = defaults or run_defaults(model), licence
+        self.weights_name = weights_name
         self.register_buffer("turn", torch.tensor(model.to_own), persistent=False)
 
     @property
@@ -207,6 +211,12 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos, Thrifty):
 
     def _trains(self, name: str) -> bool:
         return MARK not in name and not name.startswith(self.model.parts.unread)
+
+    def folded(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Folding.folded`; the network of "adapter" is no change of a weight, and stays as it is."""
+        model = {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}
+        others = {name: value for name, value in tensors.items() if not name.startswith(MODEL)}
+        return others | {f"{MODEL}{name}": value for name, value in folded(self.model, model).items()}
 
     def _own_adapter(self) -> PlaneAdapter:
         """Made when it is first asked for, the same in every process."""

@@ -20,7 +20,7 @@ from distill3d.errors import WeightsError
 from distill3d.files import written_aside
 from distill3d.renderer import RunDefaults
 from distill3d.state_dicts import fill
-from distill3d.tiny.generator import BACKGROUND, TinyTriplane
+from distill3d.tiny.generator import BACKGROUND, EMBEDDED, TinyTriplane
 from distill3d.tiny.subjects import WorldSubjects
 from distill3d_lrm.foreground import Removal
 from distill3d_lrm.preparation import Preparation
@@ -92,14 +92,15 @@ def load_tiny_lrm(
     """The embedded reconstruction model: a picture of a head in, a 3D head out.
 
     Args:
-        weights: a file that `save_model` wrote; None for the one that comes with the package.
+        weights: a file that `save_model` wrote; None or "embedded" for the one that comes with the package.
         subjects: photo files, and folders of them; none for heads of the embedded world, a new one for each draw.
         remove_background: see `foreground.with_alpha`.
         low_memory: see `renderer.Look`.
     Raises:
         WeightsError: if the file is missing, damaged, or no such model.
     """
-    model = read_model(WEIGHTS if weights is None else Path(weights))
+    path = WEIGHTS if weights is None or weights == EMBEDDED else Path(weights)
+    model = read_model(path)
     look = Look(background=(BACKGROUND + 1) / 2, low_memory=low_memory, rays_at_once=2048)
     studio = Studio(PREPARATION, remove_background)
     people = PhotoSubjects(subjects, studio) if subjects else WorldHeads(PREPARATION)
@@ -112,6 +113,7 @@ def load_tiny_lrm(
         image_size=IMAGE_SIZE,
         defaults=DEFAULTS,
         licence=TinyTriplane.weights_licence,
+        weights_name=EMBEDDED if path == WEIGHTS else "",
     )
     return renderer.to(device).eval()
 

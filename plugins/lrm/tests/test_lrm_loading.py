@@ -105,6 +105,27 @@ def test_without_weights_the_cached_default_is_loaded(kind, published, monkeypat
 
 
 @KIND
+def test_what_others_can_get_the_weights_by_is_the_id_that_brings_them(kind, published, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repo, name: str(published[kind] / name))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name: str(published[kind] / name))
+    official = KINDS[kind].published.repo
+    assert LOAD[kind]().weights_name == official
+    for given in (official, "somebody/a-model"):
+        name = LOAD[kind](given).weights_name
+        assert name == given
+        assert is_the_small_one(LOAD[kind](name), kind)  # as somebody else has it
+
+
+@KIND
+def test_files_of_the_user_s_have_no_name_that_others_know_them_by(kind, published, copies, tmp_path, monkeypatch):
+    for given in (published[kind], published[kind] / FILES[kind][1]):
+        assert LOAD[kind](str(given)).weights_name == ""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(copies[kind], tmp_path / "somebody" / "a-model")
+    assert LOAD[kind]("somebody/a-model").weights_name == ""  # a folder here, whatever the Hub has
+
+
+@KIND
 @pytest.mark.parametrize("missing", ["both", "weights", "known to be missing"])
 def test_without_weights_and_cache_it_says_what_how_large_whose_and_how_to_get_it(kind, missing, monkeypatch):
     config = KINDS[kind].published.config

@@ -17,8 +17,9 @@ from distill3d.cli import app
 from distill3d.config import DistillConfig
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, WeightsError
+from distill3d.models import load
 from distill3d.recipe import distill, resume
-from distill3d.runs import load_backbone, load_original_and_run, load_run
+from distill3d.runs import load_backbone
 from distill3d.showcase import Showcase
 from distill3d.training.loop import Watch
 from distill3d_lrm import subjects
@@ -100,7 +101,8 @@ def test_a_run_changes_its_group_alone_and_comes_back_bit_for_bit(kind, group, f
     left = []
     monkeypatch.setattr("distill3d.recipe.publish_weights", _noting(left, monkeypatch))
     folder = distill(config(files, kind, train=None if group == "default" else group), tmp_path / "run")
-    original, stylised = load_original_and_run(folder)
+    stylised = load(folder)
+    original = stylised.original
     before, after = bits(original), {unwrapped(name): tensor for name, tensor in bits(stylised).items()}
     fresh = bits(load_backbone(config(files, kind)))
     assert all(torch.equal(before[name], fresh[name]) for name in before)
@@ -115,7 +117,7 @@ def test_a_run_changes_its_group_alone_and_comes_back_bit_for_bit(kind, group, f
     (trained,) = left
     assert trained.keys() == stylised.state_dict().keys()
     assert all(torch.equal(trained[name], tensor) for name, tensor in bits(stylised).items())
-    assert torch.equal(pictures(load_run(folder)), pictures(stylised))
+    assert torch.equal(pictures(load(folder)), pictures(stylised))
 
 
 def _noting(left, monkeypatch):
@@ -142,9 +144,9 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(group, files, tmp_path):
     steps = []
     stopping = Watch(on_step=lambda log, seconds: steps.append(log.step), should_stop=lambda: len(steps) == 2)
     stopped = distill(settings, tmp_path / "stopped", watch=stopping)
-    assert not torch.equal(*[pictures(load_run(folder)) for folder in (straight, stopped)])
+    assert not torch.equal(*[pictures(load(folder)) for folder in (straight, stopped)])
     resume(stopped)
-    one, other = load_run(straight), load_run(stopped)
+    one, other = load(straight), load(stopped)
     assert all(torch.equal(bits(one)[name], tensor) for name, tensor in bits(other).items())
     assert torch.equal(pictures(one), pictures(other))
 
@@ -160,7 +162,7 @@ def test_the_command_line_runs_a_group_on_a_folder_of_photos(files, tmp_path):
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["train"] == group
     assert written["backbone_options"]["subjects"] == [str((files / "photos").resolve())]
-    assert load_run(tmp_path / "run").image_size == SIZE
+    assert load(tmp_path / "run").image_size == SIZE
 
 
 def test_a_run_with_the_tiny_scorer_and_anchors_comes_through(files, tmp_path):
@@ -184,7 +186,7 @@ def test_a_run_does_not_load_on_another_checkpoint(files, tmp_path):
     other.decoder.layers[0].bias[0] += 1e-3
     write_triposr(kept / "triposr", other)
     with pytest.raises(WeightsError, match="started from other weights"):
-        load_run(folder)
+        load(folder)
 
 
 # Subjects.
@@ -205,10 +207,10 @@ def test_without_subjects_it_says_how_to_give_them(files, tmp_path):
 def test_photos_may_vanish_after_a_run(files, tmp_path):
     photos = shutil.copytree(files / "photos", tmp_path / "photos")
     folder = distill(config(files, photos=photos, steps=1, train="upsampler"), tmp_path / "run")
-    before = load_run(folder)
+    before = load(folder)
     expected = pictures(before)
     shutil.rmtree(photos)
-    after = load_run(folder)
+    after = load(folder)
     codes = before.codes_of_seeds([0, 1])  # read already
     yaw, front = torch.tensor([[0.0, 1.0]]).expand(2, -1), after.defaults.front
     with torch.no_grad():

@@ -20,9 +20,10 @@ from distill3d.errors import WeightsError
 from distill3d.evaluate import evaluate_run
 from distill3d.evaluation import psnr
 from distill3d.files import sha256
+from distill3d.models import load
 from distill3d.recipe import distill
 from distill3d.renderer import FromPhotos
-from distill3d.runs import load_backbone, load_original_and_run
+from distill3d.runs import load_backbone
 from distill3d.showcase import PREVIEW_SEEDS, SHEET_SEEDS, TURNTABLE_SEEDS, Showcase
 from distill3d.stylize import StylizeOptions, stylize
 from distill3d.testing import check_renderer
@@ -194,6 +195,16 @@ def test_the_sizes_in_the_file_are_those_in_the_code():
     assert read_model(WEIGHTS).config == TINY
 
 
+def test_the_embedded_weights_have_a_name_that_brings_them_back_and_others_have_none(shipped, tmp_path):
+    assert shipped.weights_name == "embedded"
+    again = load_tiny_lrm("embedded")
+    assert again.weights_name == "embedded"
+    assert all(torch.equal(value, shipped.state_dict()[name]) for name, value in again.state_dict().items())
+    assert load_tiny_lrm(subjects=[str(EXAMPLES)]).weights_name == "embedded"
+    save_model(shipped.model, tmp_path / "mine.safetensors")
+    assert load_tiny_lrm(str(tmp_path / "mine.safetensors")).weights_name == ""
+
+
 def test_weights_are_stored_in_half_precision_and_saved_again_as_they_were(tmp_path):
     model, first, second = TripoSR(SMALL), tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     save_model(model, first)
@@ -277,7 +288,8 @@ def test_a_run_trains_and_comes_back(run, codes):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2 and not any(line["skipped"] for line in lines)
     assert json.loads((run / "licences.json").read_text())["backbone"] == "Apache-2.0"
-    original, stylised = load_original_and_run(run)
+    stylised = load(run)
+    original = stylised.original
     assert has_truth(original, "zombie") and has_truth(stylised, "zombie")
     zero = torch.zeros(1, 1)
     with torch.no_grad():
