@@ -29,9 +29,10 @@ from distill3d.config import DistillConfig
 from distill3d.evaluate import SHEET, evaluate_run
 from distill3d.evaluation import mean_interval
 from distill3d.files import write_text, written_aside
+from distill3d.models import load
 from distill3d.recipe import distill, resume
 from distill3d.report.pictures import contact_sheet, save_picture
-from distill3d.runs import CONFIG, RUN, fingerprint, load_backbone, load_original_and_run
+from distill3d.runs import CONFIG, RUN, fingerprint, load_backbone
 from distill3d.tiny.evaluation import (
     CEILING,
     CHANCE,
@@ -176,7 +177,8 @@ def styles_sheet(cells: list[Mapping[str, Any]]) -> Image.Image:
     for found in cells:
         style = found["settings"]["style"]
         if style not in rows:
-            original, stylised = load_original_and_run(found["settings"]["folder"])
+            stylised = load(found["settings"]["folder"])
+            original = stylised.original
             rows.setdefault("before", query_pictures(original, setting))
             rows[style] = query_pictures(stylised, setting)
     return contact_sheet(torch.stack(list(rows.values())), list(rows), [])

@@ -34,7 +34,8 @@ _HOMES = {
     "Trainer": "distill3d.training.trainer",
     "View": "distill3d.views",
     "distill": "distill3d.recipe",
-    "load_run": "distill3d.runs",
+    "find_model": "distill3d.models",
+    "load": "distill3d.models",
 }
 
 __all__ = [
@@ -60,7 +61,8 @@ __all__ = [
     "Trainer",
     "View",
     "distill",
-    "load_run",
+    "find_model",
+    "load",
 ]
 
 if TYPE_CHECKING:
@@ -68,10 +70,10 @@ if TYPE_CHECKING:
     from distill3d.config import DistillConfig
     from distill3d.draws import Draws
     from distill3d.methods import Method
+    from distill3d.models import find_model, load
     from distill3d.objectives import CSDLoss, LDLoss, ScoreDistillation, SDSLoss
     from distill3d.recipe import distill
     from distill3d.renderer import Render, Renderer, RunDefaults
-    from distill3d.runs import load_run
     from distill3d.schedule import Schedule
     from distill3d.scorer import Scorer
     from distill3d.styles import Style

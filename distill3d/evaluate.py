@@ -10,14 +10,16 @@ from pathlib import Path
 
 from distill3d.errors import ConfigError
 from distill3d.files import folder_written_aside
+from distill3d.models import find_model, load_stylised
 from distill3d.plugins import registry
 from distill3d.recipe import find_style
 from distill3d.renderer import Renderer
 from distill3d.report.page import write_report
 from distill3d.report.pictures import save_picture
-from distill3d.runs import fingerprint, load_original_and_run, read_config, versions
+from distill3d.runs import RunFolder, as_file_name, fingerprint, versions
 from distill3d.showcase import look
 from distill3d.styles import Style
+from distill3d.stylisation import Stylisation
 from distill3d.tiny.evaluation import (
     CEILING,
     SUBJECTS,
@@ -52,19 +54,24 @@ class Report:
 
 
 def evaluate_run(
-    run: Path,
+    run: str | Path,
     *,
-    against: Sequence[Path] = (),
+    against: Sequence[str | Path] = (),
+    out: Path | None = None,
     panel: Panel | None = None,
     clip: Clip | None = None,
     cache: Path | None = None,
     seeds: Sequence[int] = SUBJECTS,
     device: str | None = None,
+    base: str | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """Measure a run and write RUN/evaluation; see `docs/evaluate.md`.
+    """Measure a run or a style pack; see `docs/evaluate.md`.
 
     Args:
+        run: see `distill3d.models.find_model`.
+        out: the folder that is written; None for RUN/evaluation, of a style pack evaluation/NAME.
+        device, base: see `distill3d.models.load`.
         against: other runs of the same style and backbone, as more rows.
         panel: the judges; None for those that come with the package.
         clip: the diffusion model's own CLIP, if it is at hand.
@@ -74,15 +81,18 @@ def evaluate_run(
         RunError, WeightsError: if a run cannot be read.
         ConfigError: if two runs cannot be compared.
     """
-    run = Path(run)
-    style = find_style(read_config(run).style, registry().styles)
     progress("loading", 0, 1)
-    original, stylised = load_original_and_run(run, device)
+    found = find_model(run, told=lambda what: progress(what, 0, 1))
+    style = find_style(found.style, registry().styles)
+    stylised = load_stylised(found, device=device, base=base)
+    original = stylised.original
+    folder = out or _folder_of(found)
     if not has_truth(original, style.name):
-        return _without_truth(run, style, original, stylised, against, progress)
-    generators = {run.name: stylised}
+        return _without_truth(found, folder, style, original, stylised, against, progress)
+    generators: dict[str, Renderer] = {found.name: stylised}
     for other in against:
-        generators[_free_name(other, generators)] = _comparable(other, style, original, device)
+        name, generator = _comparable(find_model(other), style, original, device, base)
+        generators[name if name not in generators else str(other)] = generator
     setting = Setting.of(seeds)
     truth = true_pictures(setting, setting.identity(original), style.name, cache=cache, progress=progress)
     exam = Exam(original, style, panel or _shipped_judges(), truth, setting, clip)
@@ -94,13 +104,21 @@ def evaluate_run(
     evaluation = Evaluation(style.name, len(seeds), {**rows, **exam.references()}, _made_with(original))
     others = _general(style, original, stylised, core=False)
     sheet = style_sheet(query_pictures(original, setting), query_pictures(stylised, setting), truth.sheet)
-    with folder_written_aside(run / FOLDER) as folder:
-        (folder / JSON).write_text(evaluation.to_json(), encoding="utf-8")
-        (folder / TABLE).write_text(markdown(evaluation.rows), encoding="utf-8")
-        save_picture(sheet, folder / SHEET)
-    write_report(run)
+    with folder_written_aside(folder) as aside:
+        (aside / JSON).write_text(evaluation.to_json(), encoding="utf-8")
+        (aside / TABLE).write_text(markdown(evaluation.rows), encoding="utf-8")
+        save_picture(sheet, aside / SHEET)
+    if folder.parent == found.folder:
+        write_report(found.folder)
     progress("measuring", 1, 1)
-    return Report(run / FOLDER, text_table(evaluation.rows), _remarks(evaluation, run.name), evaluation, others)
+    return Report(folder, text_table(evaluation.rows), _remarks(evaluation, found.name), evaluation, others)
+
+
+def _folder_of(found: Stylisation) -> Path:
+    """A pack's own folder may be the Hub's cache, which is nobody's to write into."""
+    if isinstance(found, RunFolder):
+        return found.folder / FOLDER
+    return Path(FOLDER) / (as_file_name(found.name) or "pack")
 
 
 def _remarks(evaluation: Evaluation, name: str) -> list[str]:
@@ -114,23 +132,29 @@ def _remarks(evaluation: Evaluation, name: str) -> list[str]:
 
 
 def _without_truth(
-    run: Path, style: Style, original: Renderer, stylised: Renderer, against: Sequence[Path], progress: Progress
+    found: Stylisation,
+    folder: Path,
+    style: Style,
+    original: Renderer,
+    stylised: Renderer,
+    against: Sequence[str | Path],
+    progress: Progress,
 ) -> Report:
     if against:
         raise ConfigError("--against compares runs by their paired truth, and this backbone has none; leave it out.")
     progress("measuring", 0, 1)
     others = _general(style, original, stylised, core=True)
     plain = {name: value if math.isfinite(value) else None for name, value in others.items()}
-    with folder_written_aside(run / FOLDER) as folder:
+    with folder_written_aside(folder) as aside:
         values = {"schema": 1, "style": style.name, "metrics": plain, "made_with": _made_with(original)}
-        (folder / JSON).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (aside / JSON).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     progress("measuring", 1, 1)
     remark = (
-        f"There is no paired truth for {style.name!r} on backbone {read_config(run).backbone!r}: only the embedded "
+        f"There is no paired truth for {style.name!r} on backbone {found.backbone.name!r}: only the embedded "
         "world's own styles have true pictures. These are the metrics that need none."
     )
     lines = [f"{name:16} {value:.3f}" for name, value in others.items()]
-    return Report(run / FOLDER, "\n".join(lines), [remark], None, others)
+    return Report(folder, "\n".join(lines), [remark], None, others)
 
 
 def _general(style: Style, original: Renderer, stylised: Renderer, *, core: bool) -> dict[str, float]:
@@ -145,19 +169,17 @@ def _general(style: Style, original: Renderer, stylised: Renderer, *, core: bool
     return figures
 
 
-def _comparable(folder: Path, style: Style, original: Renderer, device: str | None) -> Renderer:
-    """The stylised generator of another run, if it can stand in the same table."""
-    theirs = find_style(read_config(folder).style, registry().styles)
+def _comparable(
+    found: Stylisation, style: Style, original: Renderer, device: str | None, base: str | None
+) -> tuple[str, Renderer]:
+    """The stylised generator of another run and its name, if it can stand in the same table."""
+    theirs = find_style(found.style, registry().styles)
     if theirs != style:
-        raise ConfigError(f"{folder} is a run of style {theirs.name!r}, and this one of {style.name!r}.")
-    base, stylised = load_original_and_run(folder, device)
-    if fingerprint(base) != fingerprint(original):
-        raise ConfigError(f"{folder} started from other backbone weights, so its pictures are of other subjects.")
-    return stylised
-
-
-def _free_name(folder: Path, taken: dict[str, Renderer]) -> str:
-    return folder.name if folder.name not in taken else str(folder)
+        raise ConfigError(f"{found.name} is a run of style {theirs.name!r}, and this one of {style.name!r}.")
+    stylised = load_stylised(found, device=device, base=base)
+    if stylised.palette.sha256 != fingerprint(original):
+        raise ConfigError(f"{found.name} started from other backbone weights, so its pictures are of other subjects.")
+    return found.name, stylised
 
 
 def _made_with(original: Renderer) -> dict[str, str]:

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, RunError, WeightsError
 from distill3d.files import sha256, storing, write_text, written_aside
+from distill3d.licences import Part
 from distill3d.options import checked_options
 from distill3d.plugins import registry
 from distill3d.provenance import source_commit
 from distill3d.renderer import Renderer
-from distill3d.training.checkpoint import (
-    WEIGHTS,
-    Checkpoint,
-    list_checkpoints,
-    load_tensors,
-    read_index,
-    restore_weights,
-)
+from distill3d.stylisation import Backbone, Stylisation
+from distill3d.training.checkpoint import WEIGHTS, Checkpoint, list_checkpoints, read_index
 from distill3d.training.loop import CHECKPOINTS
+from distill3d.training.snapshot import fitting_tensors
 
 CONFIG, RUN, VERSIONS, LICENCES, BASE = "config.json", "run.json", "versions.json", "licences.json", "base.json"
 
@@ -130,47 +127,59 @@ def load_backbone(config: DistillConfig, device: str | None = None) -> Renderer:
     Raises:
         UnknownNameError, ConfigError, WeightsError: what is wrong, and what to do.
     """
-    load = registry().find("backbone", config.backbone).load()
-    options = checked_options("Backbone", config.backbone, load, config.backbone_options)
-    return load(config.weights, device or config.device, **options)
+    return open_backbone(config.backbone, config.weights, device or config.device, config.backbone_options)
 
 
-def load_run(folder: Path | str, device: str | None = None) -> Renderer:
-    """The stylised renderer of a run folder: its backbone with the trained tensors in place.
+def open_backbone(name: str, weights: str | None, device: str, options: Mapping[str, Any]) -> Renderer:
+    """A backbone by its name."""
+    load = registry().find("backbone", name).load()
+    return load(weights, device, **checked_options("Backbone", name, load, options))
+
+
+class RunFolder(Stylisation):
+    """A run on this machine.
 
     Raises:
-        RunError, WeightsError: if the folder holds no run, or its weights are damaged.
+        RunError, ConfigError: if the folder holds none, or its config cannot be read.
     """
-    return load_original_and_run(folder, device)[1]
+
+    def __init__(self, folder: Path):
+        self.folder, self.name = folder, folder.resolve().name
+        self.config = read_config(folder)
+
+    @property
+    def style(self) -> str:
+        return self.config.style
+
+    @property
+    def backbone(self) -> Backbone:
+        config = self.config
+        return Backbone(config.backbone, config.weights, config.backbone_options, noted_base(self.folder))
+
+    @property
+    def train(self) -> str:
+        return self.config.train or "default"
+
+    @property
+    def device(self) -> str:
+        return self.config.device
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        from distill3d.licences import parts_of_run
+
+        return parts_of_run(self.folder)
+
+    def tensors(self, original: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Stylisation.tensors`."""
+        return fitting_tensors(trained_weights(self.folder), original)
 
 
-def load_original_and_run(
-    folder: Path | str, device: str | None = None, *, subjects: bool = True
-) -> tuple[Renderer, Renderer]:
-    """The backbone as it was, and as the run left it.
-
-    Args:
-        device: takes the place of the run's own.
-        subjects: False leaves out the files of subjects that the run was trained on, for who brings others.
-    Raises:
-        ConfigError, RunError, WeightsError: for a device that is not here, no run, or damaged weights.
-    """
-    folder = Path(folder)
-    config = read_config(folder)
-    if not subjects:
-        config = without_subjects(config)
-    check_device(device or config.device)
-    path = trained_weights(folder)
-    original = load_backbone(config, device).requires_grad_(False)
-    check_base(folder, fingerprint(original))
-    stylised = copy.deepcopy(original)
-    stylised.trainable(config.train or "default")  # a group may add parameters of its own
-    parameters, saved = dict(stylised.named_parameters()), load_tensors(path).keys()
-    strange = sorted(saved - parameters.keys())
-    if strange:
-        raise WeightsError(f"{path} was made for another backbone: {config.backbone!r} has no {strange[0]!r}.")
-    restore_weights({name: parameters[name] for name in saved}, path)
-    return original, stylised
+def steps_taken(folder: Path) -> int:
+    """After how many steps a run's newest trained tensors were saved."""
+    if trained_weights(folder) == folder / WEIGHTS:
+        return _read_state(folder / RUN)["step"]
+    return list_checkpoints(folder / CHECKPOINTS)[-1].step
 
 
 def trained_weights(folder: Path) -> Path:
@@ -213,20 +222,28 @@ def write_base(folder: Path, base: str) -> None:
     write_text(folder / BASE, json.dumps({"backbone_sha256": base}, indent=2) + "\n")
 
 
+def noted_base(folder: Path) -> str | None:
+    """The fingerprint of the backbone that the run started from; None of a run that did not note it.
+
+    Raises:
+        WeightsError: if the note is damaged.
+    """
+    path = folder / BASE
+    if not path.is_file():
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["backbone_sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged: it does not say which backbone the run started from.") from error
+
+
 def check_base(folder: Path, base: str) -> None:
     """Refuse a backbone whose fingerprint is not that of the one that the run started from.
 
     Raises:
         WeightsError: if they are not.
     """
-    path = folder / BASE
-    if not path.is_file():
-        return
-    try:
-        noted = json.loads(path.read_text(encoding="utf-8"))["backbone_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is damaged: it does not say which backbone the run started from.") from error
-    if noted != base:
+    if noted_base(folder) not in (None, base):
         raise WeightsError(
             f"The run in {folder} started from other weights of its backbone than those that are installed or given. "
             f"{VERSIONS} says which distill3d made it."

@@ -18,12 +18,12 @@ from distill3d import __version__
 from distill3d.errors import ConfigError, MissingExtraError, RunError
 from distill3d.export import Mesh, extract_mesh, save_mesh
 from distill3d.files import folder_written_aside, storing
-from distill3d.hub import find_run
+from distill3d.models import find_model, load_stylised
 from distill3d.renderer import FromPhotos, Renderer, Scene
 from distill3d.report.pictures import contact_sheet, save_picture
 from distill3d.report.stylised import PAGE, write_page
 from distill3d.report.turntable import save_turntable
-from distill3d.runs import as_file_name, load_original_and_run, numbered_folder, read_config
+from distill3d.runs import as_file_name, numbered_folder
 from distill3d.showcase import degrees, look_round, turntable_yaws
 
 PHOTO, SHEET, TURNTABLE = "photo.png", "sheet.png", "turntable.webp"
@@ -58,7 +58,7 @@ class StylizeOptions:
 
 
 @dataclass(frozen=True)
-class Stylised:
+class StylisedPhoto:
     """Where it was written, and why no mesh was, if none was."""
 
     folder: Path
@@ -77,12 +77,14 @@ def stylize(
     *,
     options: StylizeOptions | None = None,
     device: str | None = None,
+    base: str | None = None,
     progress: Progress = lambda what, done, total: None,
-) -> Stylised:
+) -> StylisedPhoto:
     """Read a photograph by a run's generator and write what it looks like in the style; the files are named above.
 
     Args:
-        model: a run's folder, or a Hub id "user/name" of a published one.
+        model: see `distill3d.models.find_model`.
+        device, base: see `distill3d.models.load`.
         out: the folder, new or empty; None for stylised/PHOTO-STYLE, with a number if that is taken.
     Raises:
         ConfigError: for a picture that cannot be read, a backbone that reads none, or a mesh that cannot be had.
@@ -93,15 +95,15 @@ def stylize(
     if not os.path.isfile(photo):  # Path.is_file raises for a name that is too long
         raise ConfigError(f"There is no picture {photo}.")
     progress("loading", 0, 1)
-    run = find_run(model)
-    config = read_config(run)
-    original, stylised = load_original_and_run(run, device, subjects=False)
+    found = find_model(model, told=lambda what: progress(what, 0, 1))
+    stylised = load_stylised(found, device=device, base=base, subjects=False)
+    original = stylised.original
     if not isinstance(original, FromPhotos):
         raise ConfigError(
-            f"Backbone {config.backbone!r} draws its subjects itself; stylize needs one that reads photographs, as "
+            f"Backbone {found.backbone.name!r} draws its subjects itself; stylize needs one that reads photographs, as "
             "triposr or openlrm."
         )
-    name = f"{as_file_name(photo.stem) or 'photo'}-{as_file_name(config.style) or 'style'}"
+    name = f"{as_file_name(photo.stem) or 'photo'}-{as_file_name(found.style) or 'style'}"
     with _claimed(out, Path("stylised") / name) as folder:
         progress("reading the photograph", 0, 1)
         codes = original.codes_of_photos([photo])  # of both: nothing that is trained acts before `scene`
@@ -111,16 +113,16 @@ def stylize(
         pictures = _Pictures.of({**shown, "stylised": (stylised, scene)}, options.frames, progress)
         record = {
             "photo": photo.name,
-            "run": run.resolve().name if Path(model).is_dir() else model,  # no path of this machine
-            "style": config.style,
-            "backbone": config.backbone,
+            "run": found.name,  # no path of this machine
+            "style": found.style,
+            "backbone": found.backbone.name,
             "distill3d": __version__,
             "weights_licence": original.weights_licence,
             "settings": {**asdict(options), "mesh": mesh is not None},
         }
         with folder_written_aside(folder) as aside:
             _write(aside, photo, pictures, mesh, record)
-    return Stylised(folder, no_mesh)
+    return StylisedPhoto(folder, no_mesh)
 
 
 @contextlib.contextmanager

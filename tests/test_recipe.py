@@ -12,10 +12,11 @@ from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, RunError, UnknownNameError, WeightsError
 from distill3d.health import Health
 from distill3d.methods import Method, reweighted
+from distill3d.models import load
 from distill3d.objectives.term import Weighted
 from distill3d.plugins import Offer, registry
 from distill3d.recipe import distill, open_run, prepare, resume
-from distill3d.runs import load_run, trained_weights
+from distill3d.runs import trained_weights
 from distill3d.training import trainer as trainer_module
 from distill3d.training.checkpoint import list_checkpoints
 from distill3d.training.loop import CHECKPOINTS, Instruments
@@ -91,7 +92,7 @@ def test_the_average_is_what_is_published_and_the_run_goes_on_from_the_weights_t
     averaged = distill(replace(CONFIG, ema=0.9), tmp_path / "averaged")
     own = [load_file(list_checkpoints(f / CHECKPOINTS)[-1].path / "weights.safetensors") for f in (plain, averaged)]
     assert all(torch.equal(own[0][name], own[1][name]) for name in own[0])
-    published = dict(load_run(averaged).named_parameters())
+    published = dict(load(averaged).named_parameters())
     mean = load_file(list_checkpoints(averaged / CHECKPOINTS)[-1].path / "averaged.safetensors")
     assert all(torch.equal(published[name], mean[name]) for name in mean)
     assert any(not torch.equal(mean[name], own[1][name]) for name in mean)

@@ -14,13 +14,13 @@ import distill3d
 PACKAGE = Path(__file__).parents[1] / "distill3d"
 FLOORS = [  # from the top; a module may import from its own floor and from those below
     {"cli"},
-    {"evaluate", "stylize", "sweep", "explain"},
+    {"evaluate", "stylize", "sweep", "explain", "publish"},
     {"recipe", "builtin", "testing"},
-    {"preparation", "assembly"},
-    {"runs", "hub", "showcase", "health", "training", "packs"},
+    {"preparation", "assembly", "models"},
+    {"runs", "showcase", "health", "training", "packs"},
     {"methods", "anchors"},
     {"objectives", "tiny", "scorers", "plugins", "report", "export"},
-    {"volume", "renderer", "scorer", "views", "evaluation"},
+    {"volume", "renderer", "scorer", "views", "evaluation", "blending", "stylisation"},
     {
         "cameras",
         "styles",

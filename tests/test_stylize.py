@@ -14,8 +14,8 @@ from PIL import Image
 
 from distill3d import stylize as module
 from distill3d.errors import ConfigError, MissingExtraError, RunError
+from distill3d.models import load
 from distill3d.report.pictures import to_uint8
-from distill3d.runs import load_original_and_run
 from distill3d.showcase import look_round, turntable_yaws
 from distill3d.stylize import StylizeOptions, _given, stylize
 from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
@@ -61,7 +61,8 @@ def test_everything_is_written_into_a_folder_named_after_photo_and_style(run, ph
 
 def test_the_turntable_is_the_photographs_subject_before_above_after(run, photo):
     made = stylize(photo, str(run), options=SMALL)
-    original, stylised = load_original_and_run(run)
+    stylised = load(run)
+    original = stylised.original
     codes = original.codes_of_photos([photo])
     yaws = turntable_yaws(original.defaults.around, 4)
     rows = [look_round(r, r.scene(codes), yaws) for r in (original, stylised)]

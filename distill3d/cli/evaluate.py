@@ -12,12 +12,16 @@ import typer
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    against: Annotated[list[Path] | None, typer.Option(help="Another run of the same style; repeatable.")] = None,
+    run: Annotated[str, typer.Argument(help="A run's folder, a style pack's, or its Hub id user/name.")],
+    against: Annotated[list[str] | None, typer.Option(help="Another run of the same style; repeatable.")] = None,
     clip: Annotated[
         Path | None, typer.Option(help="Folder of the diffusion model's own CLIP, from its training.")
     ] = None,
     judges: Annotated[Path | None, typer.Option(help="Folder of judges. (default: the package's)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that is written. (default: RUN/evaluation; of a pack evaluation/NAME)")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
 ) -> None:
     """Measure a run: style, identity, and how near it comes to the true stylised pictures."""
@@ -36,7 +40,9 @@ def evaluate(
             panel=panel,
             clip=None if clip is None else load_clip(clip),
             cache=cache_folder(),
+            out=out,
             device=device,
+            base=base,
             progress=progress,
         )
     typer.echo(report.table)

@@ -9,21 +9,22 @@ import typer
 
 
 def mesh(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[str, typer.Argument(help="A run's folder, a style pack's, or its Hub id user/name.")],
     seed: Annotated[int, typer.Option(min=0, help="The subject.")] = 0,
     resolution: Annotated[int, typer.Option(min=8, help="Points along each side of the box.")] = 128,
     original: Annotated[bool, typer.Option(help="The subject as it was before the run.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
     out: Annotated[Path, typer.Option(help="The file: .glb, .ply or .obj.")] = Path("head.glb"),
 ) -> None:
     """Write a subject of a stylised generator as a coloured mesh."""
     from rich.progress import Progress
 
     from distill3d.export import extract_mesh, save_mesh
-    from distill3d.runs import load_original_and_run
+    from distill3d.models import load
 
-    base, stylised = load_original_and_run(run, device)
-    renderer = base if original else stylised
+    stylised = load(run, device=device, base=base, told=typer.echo)
+    renderer = stylised.original if original else stylised
     with Progress() as bar:
         task = bar.add_task("asking the field", total=resolution)
         scene = renderer.scene(renderer.codes_of_seeds([seed]))

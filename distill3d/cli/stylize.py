@@ -10,7 +10,7 @@ import typer
 
 def stylize(
     photo: Annotated[Path, typer.Argument(help="The picture of the subject.")],
-    model: Annotated[str, typer.Option(help="A run's folder, or the Hub id of a published run, as user/name.")],
+    model: Annotated[str, typer.Option(help="A run's folder, a style pack's, or its Hub id user/name.")],
     out: Annotated[
         Path | None, typer.Option(help="A new folder for what is written. (default: stylised/PHOTO-STYLE)")
     ] = None,
@@ -20,6 +20,7 @@ def stylize(
     mesh: Annotated[
         bool | None, typer.Option("--mesh/--no-mesh", help="Insist on a mesh, or make none. (default: if it can be)")
     ] = None,
+    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
 ) -> None:
     """Show a photograph in a style: turned round, as a mesh and on a page."""
@@ -35,7 +36,7 @@ def stylize(
         def told(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        made = stylize_photo(photo, model, out, options=options, device=device, progress=told)
+        made = stylize_photo(photo, model, out, options=options, device=device, base=base, progress=told)
     if made.no_mesh:
         typer.echo(f"Without a mesh: {made.no_mesh}")
     typer.echo(f"Wrote {made.page}")

@@ -64,6 +64,7 @@ class PackConfig:
     negative_prompt: str = ""
     backbone: str
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    photos: bool = False  # whether its subjects are photographs
     train: str = "default"  # the group of weights
     base: Base
     adapter: AdapterInfo
@@ -101,7 +102,10 @@ class PackConfig:
             prompt=read.text("prompt"),
             negative_prompt=read.text("negative_prompt"),
             backbone=read.text("backbone"),
-            backbone_options=read.table("backbone_options"),
+            backbone_options={
+                n: tuple(v) if isinstance(v, list) else v for n, v in read.table("backbone_options").items()
+            },
+            photos=read.flag("photos"),
             train=read.text("train"),
             base=_base(read.sub("base")),
             adapter=_adapter(read.sub("adapter")),
@@ -174,6 +178,9 @@ class _Reader:
 
     def checksum(self, name: str) -> str:
         return self.get(name, "a sha256", lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None)
+
+    def flag(self, name: str) -> bool:
+        return self.get(name, "true or false", lambda v: isinstance(v, bool))
 
     def whole(self, name: str) -> int:
         return self.get(

@@ -21,9 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from distill3d.config import DistillConfig
 from distill3d.errors import RunError, WeightsError
@@ -38,7 +36,7 @@ from distill3d.training.index import (
     read_json,
 )
 from distill3d.training.snapshot import WEIGHTS as WEIGHTS
-from distill3d.training.snapshot import files_of, fitting_tensors, read_snapshot, restore
+from distill3d.training.snapshot import files_of, read_snapshot, restore
 from distill3d.training.snapshot import load_tensors as load_tensors
 from distill3d.training.trainer import Trainer
 
@@ -206,15 +204,3 @@ def _flat(config: DistillConfig) -> dict[str, Any]:
 
 def _shown(settings: Mapping[str, Any], name: str) -> str:
     return json.dumps(settings[name]) if name in settings else "not set"
-
-
-def restore_weights(trained: Mapping[str, nn.Parameter], path: Path) -> None:
-    """Copy saved tensors into parameters of the same names.
-
-    Raises:
-        WeightsError: if the file is damaged, or its names, shapes or values do not fit.
-    """
-    saved = fitting_tensors(path, trained)
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(saved[name])

@@ -20,13 +20,12 @@ from distill3d.training.checkpoint import (
     latest_good_checkpoint,
     list_checkpoints,
     load_checkpoint,
-    restore_weights,
     save_checkpoint,
     saved_config,
 )
 from distill3d.training.rates import cosine_decay
 from distill3d.training.share import Share
-from distill3d.training.snapshot import load_tensors
+from distill3d.training.snapshot import fitting_tensors, load_tensors
 from distill3d.training.trainer import Trainer
 from tests.toys import SlowDecoderToy, toy
 
@@ -347,7 +346,7 @@ def test_weights_of_another_shape_name_or_value_are_refused(tmp_path):
         save_file(tensors, tmp_path / "w.safetensors")
         before = {name: p.clone() for name, p in one.trained.items()}
         with pytest.raises(WeightsError, match=match):
-            restore_weights(one.trained, tmp_path / "w.safetensors")
+            fitting_tensors(tmp_path / "w.safetensors", one.trained)
         assert all(torch.equal(before[name], p) for name, p in one.trained.items())
 
     refused({name: t for name, t in saved.items() if name != first}, "another backbone")
@@ -355,7 +354,7 @@ def test_weights_of_another_shape_name_or_value_are_refused(tmp_path):
     refused({**saved, first: saved[first] * torch.nan}, "not finite")
     (tmp_path / "w.safetensors").write_bytes(b"pickle")
     with pytest.raises(WeightsError, match="damaged"):
-        restore_weights(one.trained, tmp_path / "w.safetensors")
+        fitting_tensors(tmp_path / "w.safetensors", one.trained)
 
 
 def test_no_checkpoint_is_a_clear_error(tmp_path):
