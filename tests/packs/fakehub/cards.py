@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-LICENCES = frozenset(
-    """
+_LICENCES = """
     apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
     afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
     cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
@@ -23,11 +22,10 @@ LICENCES = frozenset(
     openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
     fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
     other
-    """.split()
-)
+"""
+LICENCES = frozenset(_LICENCES.split())
 
-PIPELINES = frozenset(
-    """
+_PIPELINES = """
     text-to-3d image-to-3d unconditional-image-generation text-to-image image-to-image image-to-video text-to-video
     image-text-to-image image-text-to-video video-to-video depth-estimation image-classification object-detection
     image-segmentation image-feature-extraction mask-generation keypoint-detection zero-shot-image-classification
@@ -38,8 +36,8 @@ PIPELINES = frozenset(
     text-to-speech text-to-audio automatic-speech-recognition audio-to-audio audio-classification
     voice-activity-detection tabular-classification tabular-regression time-series-forecasting reinforcement-learning
     robotics graph-ml other
-    """.split()
-)
+"""
+PIPELINES = frozenset(_PIPELINES.split())
 
 NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 LINK = r"https?://\S+|LICENSE(?:\.md|\.txt)?"
@@ -138,7 +136,7 @@ def _model_index(card: Mapping[str, Any]) -> Iterator[str]:
         if not all(isinstance(text, str) and text for text in texts):
             yield f'"model-index[0].results[{i}]" needs texts for the types of task, dataset and metric'
         value = result.metric_value
-        if not isinstance(value, int | float | str) or isinstance(value, float) and not math.isfinite(value):
+        if not isinstance(value, int | float | str) or value in (math.inf, -math.inf) or value != value:
             yield f'"model-index[0].results[{i}].metrics.value" must be a number or a string, not {value!r}'
 
 
