@@ -39,7 +39,7 @@ from distill3d.packs.places import without_places
 from distill3d.plugins import registry
 from distill3d.preparation import find_style
 from distill3d.renderer import FromPhotos, Renderer
-from distill3d.runs import VERSIONS, RunFolder, fingerprint, steps_taken
+from distill3d.runs import VERSIONS, RunFolder, fingerprint, step_of_weights
 from distill3d.showcase import Showcase, look
 from distill3d.training.snapshot import load_tensors
 
@@ -133,7 +133,7 @@ def _content(run: RunFolder, original: Renderer, adapter: AdapterInfo) -> PackCo
         base=Base(original.weights_name, fingerprint(original)),
         adapter=adapter,
         method=config.method,
-        step=steps_taken(run.folder),
+        step=step_of_weights(run.folder),
         settings=json.loads(config.to_json()),
         versions=_read_table(run.folder / VERSIONS),
         parts=run.parts,

@@ -20,6 +20,7 @@ from distill3d.errors import ConfigError, RunError, WeightsError
 from distill3d.files import sha256, storing, write_text, written_aside
 from distill3d.licences import Part
 from distill3d.options import checked_options
+from distill3d.packs.config import ADAPTER
 from distill3d.plugins import registry
 from distill3d.provenance import source_commit
 from distill3d.renderer import Renderer
@@ -98,6 +99,8 @@ def read_config(folder: Path) -> DistillConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise RunError(f"{folder} is no run folder: it has no {CONFIG}.")
+    if (folder / ADAPTER).is_file():
+        raise RunError(f"{folder} is a style pack, not a run: it has no checkpoints to go on from or to look into.")
     return DistillConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
 
 
@@ -175,7 +178,7 @@ class RunFolder(Stylisation):
         return fitting_tensors(trained_weights(self.folder), original)
 
 
-def steps_taken(folder: Path) -> int:
+def step_of_weights(folder: Path) -> int:
     """After how many steps a run's newest trained tensors were saved."""
     if trained_weights(folder) == folder / WEIGHTS:
         return _read_state(folder / RUN)["step"]
