@@ -1,6 +1,6 @@
 """What the parts of a run may be used for."""
 
-from distill3d.licences.known import UNKNOWN, Licence, known_licence, licence_of_model, source_of
+from distill3d.licences.known import LICENCES, MODELS, UNKNOWN, Licence, known_licence, licence_of_model, source_of
 from distill3d.licences.part import Part
 from distill3d.licences.verdict import (
     PackLicence,
@@ -14,6 +14,8 @@ from distill3d.licences.written import FILE, parts_of_run, parts_to_json
 
 __all__ = [
     "FILE",
+    "LICENCES",
+    "MODELS",
     "UNKNOWN",
     "Licence",
     "PackLicence",

@@ -111,6 +111,6 @@ def pack_licence(parts: Iterable[Part]) -> PackLicence:
         return PackLicence(min(found, key=list(LICENCES.values()).index).id, binding=tuple(found))
     if len(binding) == 1 and (binding[0].on_hub or binding[0] is UNKNOWN):
         return PackLicence(binding[0].id, binding=tuple(binding))
-    name = "-and-".join(licence.id for licence in binding)
+    name = "-and-".join(licence.id for licence in binding).replace("+", "-plus")  # the Hub's names have no plus
     link = next(licence.source for licence in binding if licence.source)
     return PackLicence("other", name, link, tuple(binding))
