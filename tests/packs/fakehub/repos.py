@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import parse_qs
 
 from tests.packs.fakehub.cards import front_matter
 from tests.packs.fakehub.routes import KINDS, REPO, Answer, Refusal, Request, commit_at, route
@@ -168,7 +169,9 @@ def folders_above(name: str) -> Iterable[str]:
 @route("POST", f"{REPO}/paths-info/([^/]+)")
 def paths_info(request: Request, kind: str, repo_id: str, revision: str) -> Answer:
     commit = commit_at(request.repo(kind, repo_id), revision)
-    return Answer([tree_entry(commit, name) for name in request.json()["paths"] if name in commit.files])
+    as_json = request.body.startswith(b"{")  # versions of the client differ
+    wanted = request.json()["paths"] if as_json else parse_qs(request.body.decode()).get("paths", [])
+    return Answer([tree_entry(commit, name) for name in wanted if name in commit.files])
 
 
 @route("GET", f"{REPO}/refs")
