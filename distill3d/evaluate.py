@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill3d.errors import ConfigError
-from distill3d.files import folder_written_aside
+from distill3d.files import as_file_name, folder_written_aside
 from distill3d.models import find_model, load_stylised
 from distill3d.plugins import registry
 from distill3d.recipe import find_style
 from distill3d.renderer import Renderer
 from distill3d.report.page import write_report
 from distill3d.report.pictures import save_picture
-from distill3d.runs import RunFolder, as_file_name, fingerprint, versions
+from distill3d.runs import RunFolder, fingerprint, versions
 from distill3d.showcase import look
 from distill3d.styles import Style
 from distill3d.stylisation import Stylisation

@@ -153,3 +153,8 @@ def _sync_folder(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EISDIR):
             raise
+
+
+def as_file_name(text: str) -> str:
+    """A short name of small letters, digits and dashes; empty if the text has no such."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]

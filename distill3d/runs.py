@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -17,8 +16,8 @@ from torch import Tensor
 
 from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, RunError, WeightsError
-from distill3d.files import sha256, storing, write_text, written_aside
-from distill3d.licences import Part
+from distill3d.files import as_file_name, sha256, storing, write_text, written_aside
+from distill3d.licences import Part, parts_of_run
 from distill3d.options import checked_options
 from distill3d.packs.config import ADAPTER
 from distill3d.plugins import registry
@@ -70,11 +69,6 @@ def claim_folder(folder: Path) -> None:
 def new_folder(config: DistillConfig) -> Path:
     """runs/STYLE-BACKBONE, with a number if that is taken."""
     return numbered_folder(Path("runs") / f"{as_file_name(config.style) or 'run'}-{config.backbone}")
-
-
-def as_file_name(text: str) -> str:
-    """A short name of small letters, digits and dashes; empty if the text has no such."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
 
 
 def numbered_folder(first: Path) -> Path:
@@ -169,8 +163,6 @@ class RunFolder(Stylisation):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        from distill3d.licences import parts_of_run
-
         return parts_of_run(self.folder)
 
     def tensors(self, original: Mapping[str, Tensor]) -> dict[str, Tensor]:

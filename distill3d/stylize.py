@@ -17,13 +17,13 @@ from torch import Tensor
 from distill3d import __version__
 from distill3d.errors import ConfigError, MissingExtraError, RunError
 from distill3d.export import Mesh, extract_mesh, save_mesh
-from distill3d.files import folder_written_aside, storing
+from distill3d.files import as_file_name, folder_written_aside, storing
 from distill3d.models import find_model, load_stylised
 from distill3d.renderer import FromPhotos, Renderer, Scene
 from distill3d.report.pictures import contact_sheet, save_picture
 from distill3d.report.stylised import PAGE, write_page
 from distill3d.report.turntable import save_turntable
-from distill3d.runs import as_file_name, numbered_folder
+from distill3d.runs import numbered_folder
 from distill3d.showcase import degrees, look_round, turntable_yaws
 
 PHOTO, SHEET, TURNTABLE = "photo.png", "sheet.png", "turntable.webp"

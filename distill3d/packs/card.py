@@ -11,11 +11,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from distill3d.files import as_file_name
 from distill3d.licences import MODELS, Licence, Part, known_licence, pack_licence, source_of, verdict
 from distill3d.packs.config import AdapterInfo, Base, PackConfig
 from distill3d.packs.markdown import block, code, one_line, plain
 from distill3d.report.page import commands
-from distill3d.runs import as_file_name
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 EMBEDDED = "embedded"  # name of the weights that come with distill3d

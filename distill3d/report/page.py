@@ -13,6 +13,7 @@ from typing import Any
 
 from distill3d.config import DistillConfig
 from distill3d.files import write_text
+from distill3d.licences import parts_of_run
 from distill3d.report.curves import curves_svg, read_metrics, spectrum_svg
 from distill3d.report.health import alarm, health_svg, terms_svg
 
@@ -43,7 +44,7 @@ def write_report(folder: Path) -> Path:
         spectrum=spectrum_svg(records),
         summary=summary(records),
         versions=_read_json(folder / "versions.json"),
-        licences=_read_json(folder / "licences.json"),
+        licences={f"{part.role} {part.name}".strip(): part.licence for part in parts_of_run(folder)},
         commands=commands(config, str(folder)),
     )
     path = folder / "report.html"

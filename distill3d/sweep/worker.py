@@ -80,7 +80,7 @@ def _truth_of_style(job: Job) -> Iterator[None]:
         return
     from filelock import FileLock
 
-    from distill3d.runs import as_file_name
+    from distill3d.files import as_file_name
 
     job.cache.mkdir(parents=True, exist_ok=True)
     with FileLock(job.cache / f".{as_file_name(job.config.style)}.lock"):
