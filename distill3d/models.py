@@ -63,7 +63,7 @@ def _in_folder(folder: Path) -> Stylisation:
 
 def _below_runs(name: str) -> Path:
     """runs/NAME, or the only runs/NAME-something."""
-    if (RUNS / name).is_dir():
+    if os.path.isdir(RUNS / name):
         return RUNS / name
     found = sorted(path for path in RUNS.glob(f"{name}-*") if path.is_dir())
     if not found:

@@ -1,0 +1,143 @@
+"""A run becomes a style pack: exact or with a stated error, with pictures and a card, without places of this disk."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from distill3d import publish
+from distill3d.errors import ConfigError, RunError
+from distill3d.models import load
+from distill3d.packs.config import ADAPTER, CARD, CONFIG, FILES, SHEET, TURNTABLE
+from distill3d.packs.pack import open_pack
+from distill3d.publish import TRIED_SEEDS, TRIED_YAWS, PackOptions, make_pack
+from distill3d.runs import fingerprint, load_backbone
+from distill3d.showcase import look
+from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed():
+    with photo_toy_is_installed():
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, _installed):
+    return a_run(tmp_path_factory.mktemp("runs") / "mine", options={"guidance_scale": 5.0}, seed=3)
+
+
+@pytest.fixture(scope="module")
+def pack(run):
+    return make_pack(run, run.parent / "pack", repo_id="somebody/zombie")
+
+
+def weights(renderer):
+    return {name: p.detach() for name, p in renderer.named_parameters()}
+
+
+def worst_picture(one, other):
+    one, other = (look(renderer, TRIED_SEEDS, TRIED_YAWS) for renderer in (one, other))
+    return (one - other).square().mean((-3, -2, -1)).sqrt().max().item()
+
+
+def test_a_pack_is_exactly_its_files(pack):
+    assert {path.name for path in pack.folder.iterdir()} == set(FILES)
+
+
+def test_what_a_pack_says_is_what_the_run_was(run, pack):
+    content, config = pack.content, json.loads((run / CONFIG).read_text())
+    assert (content.style, content.prompt) == ("zombie", "Portrait of a zombie")
+    assert (content.backbone, content.train, content.method, content.step) == ("photo-toy", "default", "ld", 2)
+    assert content.base.sha256 == fingerprint(load_backbone(load_config(run)))
+    assert content.settings == config
+    assert content.settings["options"] == {"guidance_scale": 5.0} and content.settings["seed"] == 3
+    assert content.versions == json.loads((run / "versions.json").read_text())
+    assert {part.role for part in content.parts} >= {"backbone", "scorer"}
+    assert content.photos
+    assert content.metrics is None
+
+
+def load_config(run):
+    from distill3d.runs import read_config
+
+    return read_config(run)
+
+
+def test_a_full_pack_is_the_run_bit_for_bit(run, pack):
+    theirs, mine = load(run), load(pack.folder)
+    assert all(torch.equal(weights(theirs)[name], p) for name, p in weights(mine).items())
+    assert torch.equal(*(look(renderer, [0, 7], [-20.0, 10.0]) for renderer in (theirs, mine)))
+    assert (pack.content.adapter.weights_error, pack.content.adapter.pictures_error) == (0.0, 0.0)
+    assert (pack.folder / SHEET).read_bytes() == (run / SHEET).read_bytes()
+
+
+@pytest.mark.parametrize("form", ["half", "low-rank"])
+def test_a_smaller_pack_is_within_the_error_that_it_states(run, pack, form, tmp_path):
+    small = make_pack(run, tmp_path / "small", repo_id="somebody/zombie", options=PackOptions(format=form))
+    stated = small.content.adapter
+    assert stated.size == (small.folder / ADAPTER).stat().st_size < pack.content.adapter.size
+    loaded, exact, base = load(small.folder), load(run), load(run).original
+    assert worst_picture(loaded, exact) == pytest.approx(stated.pictures_error, rel=1e-6, abs=1e-9)
+    far = sum((weights(exact)[name] - p).square().sum() for name, p in weights(base).items()).sqrt()
+    off = sum((weights(exact)[name] - p).square().sum() for name, p in weights(loaded).items()).sqrt()
+    assert (off / far).item() == pytest.approx(stated.weights_error, rel=1e-3)
+    assert 0 < stated.weights_error < 0.5
+    assert stated.pictures_error < worst_picture(exact, base), "it is no nearer to the run than the original is"
+
+
+def test_places_on_this_disk_are_left_out(run, tmp_path):
+    photo = a_photo(tmp_path / "me.png")
+    other = a_run(tmp_path / "of-me", backbone_options={"subjects": (str(photo),)})
+    pack = make_pack(other, tmp_path / "pack", repo_id="somebody/me")
+    for name in (CONFIG, CARD):
+        assert str(tmp_path) not in (pack.folder / name).read_text()
+    assert "subjects" not in pack.content.backbone_options
+
+
+def test_photographs_that_somebody_gave_are_not_shown_unless_asked_for(run, tmp_path):
+    photo = a_photo(tmp_path / "me.png")
+    other = a_run(tmp_path / "of-me", backbone_options={"subjects": (str(photo),)})
+    pack = make_pack(other, tmp_path / "pack", repo_id="somebody/me")
+    assert not {SHEET, TURNTABLE} & {path.name for path in pack.folder.iterdir()}
+    assert "sheet.png" not in (pack.folder / CARD).read_text()
+    shown = make_pack(other, tmp_path / "shown", repo_id="somebody/me", options=PackOptions(pictures=True))
+    assert {SHEET, TURNTABLE} <= {path.name for path in shown.folder.iterdir()}
+
+
+def test_an_evaluation_is_on_the_card(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "evaluation").mkdir()
+    rows = {"run": {"style_accuracy": 0.93, "psnr": None}, "ceiling": {"style_accuracy": 1.0}}
+    (copy / "evaluation" / "evaluation.json").write_text(json.dumps({"subjects": 64, "rows": rows}))
+    content = make_pack(copy, tmp_path / "pack", repo_id="somebody/zombie").content
+    assert content.metrics.values == {"style_accuracy": 0.93}
+    assert "on 64 of its subjects" in content.metrics.protocol
+
+
+def test_a_pack_that_cannot_be_finished_leaves_nothing(run, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(publish, "write_pack_files", full)
+    with pytest.raises(RunError, match="The disk is full"):
+        make_pack(run, tmp_path / "pack", repo_id="somebody/zombie")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_pack_is_replaced(run, tmp_path):
+    make_pack(run, tmp_path / "pack", repo_id="somebody/zombie")
+    small = make_pack(run, tmp_path / "pack", repo_id="a/b", options=PackOptions(format="half", pictures=False))
+    assert {path.name for path in small.folder.iterdir()} == {CONFIG, ADAPTER, CARD}
+    assert open_pack(tmp_path / "pack").content.adapter.format == "half"
+
+
+def test_a_format_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match="format is one of full, half, low-rank, got 'int8'"):
+        PackOptions(format="int8")
+
+
+def test_a_folder_that_holds_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="is no run folder"):
+        make_pack(tmp_path, tmp_path / "pack", repo_id="a/b")
