@@ -21,6 +21,7 @@ from distill3d.packs.config import Format
 from distill3d.packs.low_rank import choose, factors, splits
 
 LOW_RANK_ERROR = 0.2  # of the change, relative L2
+UNEVEN = 2.0  # how many times that error a single tensor may have
 ROUNDING = 2.0**-10  # more than the share of a change that float16 factors lose beside their rank
 DIFFERENCE, LEFT, RIGHT, SCALE = "difference", "left", "right", "scale"
 WHOLE, FACTORS = frozenset({DIFFERENCE, SCALE}), frozenset({LEFT, RIGHT, SCALE})
@@ -38,7 +39,8 @@ def encode(
         trained: what the run made of them: the same names, shapes and dtypes.
         format: see above. "half" is off by at most 2^-11 of each number's change, 2^-39 of its tensor's largest
             change and the rounding of the sum to the dtype of `trained`.
-        error: of "low-rank": the global relative L2 error of the change, in (0, 1).
+        error: of "low-rank": the relative L2 error of the change, of all tensors together, in (0, 1); that of a single
+            one is at most twice as much.
     Raises:
         PackError: if a tensor holds numbers that are not finite, or too large for the format.
         ConfigError: for an error outside its range.
@@ -50,8 +52,7 @@ def encode(
     parts = _halves(changes) if format == "half" else _low_rank(changes, error)
     stored = {f"{name}@{part}": tensor for name, each in parts.items() for part, tensor in each.items()}
     for key, tensor in stored.items():
-        if not tensor.isfinite().all():
-            raise PackError(f"The change of {key.rpartition('@')[0]} is too large for format {format!r}. Choose full.")
+        _check_fits(key.rpartition("@")[0], bool(tensor.isfinite().all()))
     return stored
 
 
@@ -87,6 +88,11 @@ def relative_error(
     wrong = math.fsum(float((_exact(decoded[name]) - _exact(trained[name])).square().sum()) for name in trained)
     change = math.fsum(float((_exact(trained[name]) - _exact(original[name])).square().sum()) for name in trained)
     return 0.0 if wrong == 0 else math.sqrt(wrong / change) if change else math.inf
+
+
+def _check_fits(name: str, fits: bool) -> None:
+    if not fits:
+        raise PackError(f"The change of {name} is too large for float16 and a scale. Choose format 'full'.")
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -128,8 +134,11 @@ def _scale(largest: float, room: float) -> float:
 def _low_rank(changes: Mapping[str, Tensor], error: float) -> dict[str, dict[str, Tensor]]:
     if not 0 < error < 1:
         raise ConfigError(f"The error of a low-rank pack must be above 0 and below 1, got {error}.")
-    energy = math.fsum(float(change.square().sum()) for change in changes.values())
-    chosen = choose(changes, energy * max(error**2 - ROUNDING**2, 0.0))
+    energies = {name: float(change.square().sum()) for name, change in changes.items()}
+    for name, energy in energies.items():
+        _check_fits(name, math.isfinite(energy))
+    share = max(error**2 - ROUNDING**2, 0.0)
+    chosen = choose(changes, math.fsum(energies.values()) * share, most=min(UNEVEN**2 * share, 1.0))
     return {
         name: _factored(change, chosen[name].rows, chosen[name].rank) if chosen[name].rows else _half(change)
         for name, change in changes.items()

@@ -33,7 +33,7 @@ def splits(shape: Sequence[int]) -> list[int]:
     return sorted({math.prod(shape[:axes]) for axes in range(1, len(shape))})
 
 
-def choose(changes: Mapping[str, Tensor], lost: float) -> dict[str, Choice]:
+def choose(changes: Mapping[str, Tensor], lost: float, *, most: float = 1.0) -> dict[str, Choice]:
     """The fewest bytes (nearly) that lose at most `lost` of the changes' energy, all tensors together.
 
     Each tensor's choices have a lower hull of energy lost over bytes, which falls ever less steeply. Going down all
@@ -41,19 +41,23 @@ def choose(changes: Mapping[str, Tensor], lost: float) -> dict[str, Choice]:
 
     Args:
         changes: float64, by name.
+        most: the share of its own energy that a tensor may lose: a small one can matter as much as a large one.
     """
     choices = {name: _choices(change) for name, change in changes.items()}
     hulls = {name: _hull(each) for name, each in choices.items()}
-    chosen = {name: hull[0] for name, hull in hulls.items()}
+    allowed = {name: most * hull[0].lost for name, hull in hulls.items()}
+    chosen = {name: next(c for c in hull if c.lost <= allowed[name]) for name, hull in hulls.items()}
     left = math.fsum(choice.lost for choice in chosen.values())
     for _, name, place in sorted(_descents(hulls)):
         if left <= lost:
             break
-        others = left - chosen[name].lost
-        chosen[name] = hulls[name][place]
-        if others + chosen[name].lost <= lost:  # the last: what lies above the hull may do, with fewer bytes
-            chosen[name] = min((c for c in choices[name] if others + c.lost <= lost), key=_size)
-        left = others + chosen[name].lost
+        others, following = left - chosen[name].lost, hulls[name][place]
+        if following.lost >= chosen[name].lost:
+            continue
+        if others + following.lost <= lost:  # the last: what lies above the hull may do, with fewer bytes
+            spare = min(lost - others, allowed[name])
+            following = min((c for c in choices[name] if c.lost <= spare), key=_size, default=following)
+        chosen[name], left = following, others + following.lost
     return chosen
 
 
