@@ -32,6 +32,7 @@ from distill3d.plugins import Offer, registry
 from distill3d.recipe import distill, prepare, resume
 from distill3d.scorers import diffusers as diffusers_module
 from distill3d.scorers.diffusers import load_diffusers, load_tiny
+from tests.faults.children import bare
 from tests.packs.fakehub.cards import LICENCES as ON_HUB
 from tests.packs.fakehub.cards import validate_card
 from tests.toys import load_toy
@@ -277,6 +278,7 @@ def load_closed(weights=None, device="cpu", **options):
 
 @pytest.fixture
 def _toys(monkeypatch):
+    bare(monkeypatch)
     offers = registry().offers["backbone"]
     for name in ("free", "closed"):
         monkeypatch.setitem(offers, name, Offer(name, f"tests.test_licences:load_{name}", "tests"))

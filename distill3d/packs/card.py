@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from distill3d.files import as_file_name
 from distill3d.licences import MODELS, Licence, Part, known_licence, pack_licence, source_of, verdict
 from distill3d.packs.config import AdapterInfo, Base, PackConfig
-from distill3d.packs.markdown import block, code, one_line, plain
+from distill3d.packs.markdown import block, code, code_cell, one_line, plain
 from distill3d.report.page import commands
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -188,8 +188,8 @@ def _making(config: PackConfig) -> dict[str, Any]:
         "steps": config.step,
         "seed": code(str(settings.get("seed", "not noted"))),
         "train": code(config.train),
-        "settings": [(code(name), code(_written(value))) for name, value in sorted(settings.items())],
-        "versions": [(plain(name), code(version)) for name, version in config.versions.items()],
+        "settings": [(code_cell(name), code_cell(_written(value))) for name, value in sorted(settings.items())],
+        "versions": [(plain(name), code_cell(version)) for name, version in config.versions.items()],
         "again": block(commands(settings, "")["Do it again"], "sh") if settings else "",
     }
 
@@ -222,7 +222,7 @@ def _rights(config: PackConfig) -> dict[str, Any]:
 def _row(part: Part) -> tuple[str, str, str, str]:
     known, source = known_licence(part.licence), source_of(part)
     name = known.name if known.source else plain(part.licence or known.name)
-    return plain(part.role), code(part.name), f"[{name}]({source})" if source else name, known.commercial
+    return plain(part.role), code_cell(part.name), f"[{name}]({source})" if source else name, known.commercial
 
 
 def _bond(known: Licence) -> str:

@@ -8,10 +8,15 @@ import unicodedata
 MARKUP = re.compile(r"[\\`*_\[\]<>#|~&$@:]|(?<=www)\.", re.IGNORECASE)  # the last three make links of bare addresses
 
 
+def visible(text: str) -> str:
+    """Without characters that cannot be seen or that turn the direction of writing; lines end as lines do."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(c for c in lines if c in "\n\t" or unicodedata.category(c)[0] != "C")
+
+
 def one_line(text: str) -> str:
-    """Without line breaks, and without characters that cannot be seen or that turn the direction of writing."""
-    kept = (" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
-    return " ".join("".join(kept).split())
+    """What can be seen of it, in one line."""
+    return " ".join(visible(text).split())
 
 
 def plain(text: str) -> str:
@@ -20,17 +25,23 @@ def plain(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """As code within a line, also within a cell of a table."""
-    shown = one_line(text).replace("|", "\\|")
+    """As code within a line."""
+    shown = one_line(text)
     ticks = "`" * (_longest_run(shown) + 1)
     space = " " if shown.startswith("`") or shown.endswith("`") else ""
     return f"{ticks}{space}{shown}{space}{ticks}" if shown else ""
 
 
+def code_cell(text: str) -> str:
+    """As code in a cell of a table, which a bar would end even there."""
+    return code(text).replace("|", "\\|")
+
+
 def block(text: str, language: str) -> str:
     """As a block of code; its fence is longer than any in the text."""
-    fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+    shown = visible(text)
+    fence = "`" * max(3, _longest_run(shown) + 1)
+    return f"{fence}{language}\n{shown}\n{fence}"
 
 
 def _longest_run(text: str) -> int:
