@@ -53,6 +53,18 @@ def find_model(
     return open_pack(fetch(text, token=token, told=told), name=text)
 
 
+def find_run(model: str | Path) -> RunFolder:
+    """The same where only a run will do, since a style pack has no checkpoints.
+
+    Raises:
+        RunError: if it is none.
+    """
+    found = find_model(model)
+    if not isinstance(found, RunFolder):
+        raise RunError(f"{found.name} is a style pack, not a run: it has no checkpoints. Give the run's folder.")
+    return found
+
+
 def _in_folder(folder: Path) -> Stylisation:
     if not (folder / ADAPTER).is_file():
         return RunFolder(folder)

@@ -168,7 +168,7 @@ def test_a_pack_is_no_run_to_go_on_with(here):
 
     with pytest.raises(RunError, match="is a style pack, not a run"):
         resume(here / "pack")
-    with pytest.raises(RunError, match="pack is a style pack: it has no checkpoints to replay from"):
+    with pytest.raises(RunError, match="pack is a style pack, not a run: it has no checkpoints"):
         explain(here / "pack", 1)
 
 

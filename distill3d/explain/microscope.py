@@ -12,13 +12,12 @@ from distill3d.explain.bridges import bridge_strips
 from distill3d.explain.scores import score_strips
 from distill3d.explain.seen import view_strips
 from distill3d.explain.table import gradient_table
-from distill3d.models import find_model
+from distill3d.models import find_run
 from distill3d.objectives.bridge import Bridge
 from distill3d.objectives.term import StepBatch, Term
 from distill3d.objectives.terms import ScoreTerm
 from distill3d.recipe import open_run
 from distill3d.report.explained import Section, Strip, write_explanation
-from distill3d.runs import RunFolder
 from distill3d.training.checkpoint import list_checkpoints
 from distill3d.training.cpu import on_cpu
 from distill3d.training.loop import CHECKPOINTS, METRICS
@@ -52,9 +51,7 @@ def explain(
         ConfigError: if the batch has no such subject.
         WeightsError: if a checkpoint is damaged, or the backbone is not the one that the run started from.
     """
-    found = find_model(run)
-    if not isinstance(found, RunFolder):
-        raise RunError(f"{found.name} is a style pack: it has no checkpoints to replay from. Give the run's folder.")
+    found = find_run(run)
     folder, config = found.folder, found.config
     last = steps_taken(folder) if config.steps is None else min(steps_taken(folder), config.steps - 1)
     if not 0 <= step <= last:

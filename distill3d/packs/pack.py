@@ -14,6 +14,7 @@ from distill3d.licences import Part
 from distill3d.packs.adapter import decode
 from distill3d.packs.bounded import read_adapter
 from distill3d.packs.config import ADAPTER, CONFIG, FILES, NEEDED, PackConfig
+from distill3d.packs.hub import fetch
 from distill3d.packs.places import is_place
 from distill3d.stylisation import Backbone, Stylisation
 
@@ -75,8 +76,6 @@ class StylePack(
         Raises:
             PackError, HubError: if it is none, or cannot be had.
         """
-        from distill3d.packs.hub import fetch  # TEMP
-
         if Path(pretrained_model_name_or_path).is_dir():
             return open_pack(Path(pretrained_model_name_or_path))
         model = f"{pretrained_model_name_or_path}@{revision}" if revision else str(pretrained_model_name_or_path)

@@ -1,0 +1,43 @@
+"""`distill3d pack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pack(
+    run: Annotated[str, typer.Argument(help="A run's folder, or its name below runs/.")],
+    out: Annotated[Path, typer.Option(help="The pack's folder; an older one is replaced.")],
+    form: Annotated[
+        str, typer.Option("--format", help="full: exact. half, low-rank: smaller, with an error that is stated.")
+    ] = "full",
+    repo: Annotated[str | None, typer.Option(help="What the card calls it, as user/name. (default: user/RUN)")] = None,
+    pictures: Annotated[
+        bool | None,
+        typer.Option(help="Sheet and turntable. (default: unless photographs that you gave are on them)"),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
+) -> None:
+    """Write a run as a style pack, without pushing it anywhere."""
+    from rich.console import Console
+
+    from distill3d.models import find_run
+    from distill3d.publish import PackOptions, make_pack
+
+    options = PackOptions(format=form, pictures=pictures)  # type: ignore[arg-type]  # it checks the word
+    found = find_run(run)
+    with Console(stderr=True).status("loading") as status:
+        made = make_pack(
+            found.folder, out, repo_id=repo or f"user/{found.name}", options=options, base=base, progress=status.update
+        )
+    typer.echo(describe(made.content.adapter.format, made.content.adapter.size, made.content.adapter.pictures_error))
+    typer.echo(f"Wrote {out}")
+
+
+def describe(form: str, size: int, error: float) -> str:
+    """The adapter in a line."""
+    exact = "exactly the run's" if not error else f"pictures within {error:.2g} of the run's (RMS, in [-1, 1])"
+    return f"{size / 1e6:.2f} MB, {form}: {exact}"
