@@ -116,7 +116,7 @@ def load_stylised(
     stylisation: Stylisation, *, device: str | None = None, base: str | None = None, subjects: bool = True
 ) -> Stylised:
     """The same of a model that was found already."""
-    original = load_original(stylisation, device=device, base=base, subjects=subjects)
+    original = _load_original(stylisation, device or stylisation.device, base, subjects)
     palette = Palette(original, fingerprint(original)).with_style(stylisation)
     return palette.mixed({stylisation.name: 1.0})
 
@@ -136,23 +136,19 @@ def load_mixture(
     return mixed.blend({own: amounts[first], **{name: amounts[name] for name in others}}, token=token, told=told)
 
 
-def load_original(
-    stylisation: Stylisation, *, device: str | None = None, base: str | None = None, subjects: bool = True
-) -> Renderer:
-    """The backbone as it was before the style, its weights checked to be those."""
-    wanted, place = stylisation.backbone, device or stylisation.device
-    check_device(place)
+def _load_original(stylisation: Stylisation, device: str, base: str | None, subjects: bool) -> Renderer:
+    """The backbone as it is before any style."""
+    wanted = stylisation.backbone
+    check_device(device)
     options = {k: v for k, v in wanted.options.items() if subjects or k != "subjects"}
     try:
-        original = open_backbone(wanted.name, base or wanted.weights, place, options)
+        original = open_backbone(wanted.name, base or wanted.weights, device, options)
     except UnknownNameError as error:
         raise ConfigError(
             f"{stylisation.name} needs the backbone {wanted.name!r}, which is not installed. {error}"
         ) from error
     except WeightsError as error:
         raise WeightsError(f"{_belongs(stylisation)} They could not be loaded: {error}") from error
-    if wanted.sha256 not in (None, fingerprint(original)):
-        _refuse_base(stylisation, original)
     return original.requires_grad_(False)
 
 
