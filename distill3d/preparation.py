@@ -142,6 +142,8 @@ def load_scorer(config: DistillConfig) -> Scorer:
                 if name == "controlnets"
                 else f"Scorer {config.scorer!r} takes no --{name}; leave it out, or set --precision float32."
             )
+    if config.commercial_ok and "commercial_ok" in _takes(config.scorer):
+        options["commercial_ok"] = True  # it can tell before it fetches anything
     return load(config.scorer_weights, config.device, **options)
 
 

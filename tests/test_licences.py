@@ -313,6 +313,19 @@ def test_an_unknown_scorer_is_refused_before_anything_is_written_and_taken_witho
 
 
 @pytest.mark.usefixtures("_toys")
+def test_a_model_of_the_hub_that_is_not_known_is_refused_before_it_is_fetched(monkeypatch):
+    fetch = lambda *given, **options: pytest.fail("fetched")  # noqa: E731
+    monkeypatch.setattr(diffusers_module, "load_part", fetch)
+    config = replace(CONFIG, scorer="diffusers", scorer_weights="somebody/else", commercial_ok=True)
+    with pytest.raises(ConfigError, match="licence of the scorer somebody/else is unknown"):
+        prepare(config)
+    nets = {"depth": "lllyasviel/sd-controlnet-depth", "canny": "somebody/edges"}
+    with pytest.raises(ConfigError, match="controlnet canny somebody/edges is unknown") as error:
+        prepare(replace(config, scorer_weights="CompVis/stable-diffusion-v1-4", controlnets=nets))
+    assert "depth" not in str(error.value)
+
+
+@pytest.mark.usefixtures("_toys")
 def test_a_resumed_run_asks_again_until_it_is_told_otherwise(tmp_path, monkeypatch):
     folder = distill(replace(CONFIG, commercial_ok=True), tmp_path / "run")
     monkeypatch.setattr("tests.test_licences.load_free", load_closed)

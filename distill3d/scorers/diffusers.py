@@ -15,6 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from distill3d.cameras import Cameras
 from distill3d.errors import ConfigError, WeightsError
+from distill3d.licences import Part, check_commercial
 from distill3d.precision import dtypes_of
 from distill3d.schedule import Schedule
 from distill3d.scorer import NO_CONTROLS, Economical, Economy, Scorer
@@ -122,16 +123,10 @@ class DiffusersScorer(Scorer, Economical):
                 vae_dtype=vae_dtype,
             )
         scorer._words = known_words(source)
-        scorer._note_parts(source, places, fast)
+        parts = _parts_at(source, places, fast)
+        scorer.other_weights = parts[1:]
+        scorer.weights_name, scorer.weights_licence = parts[0].name, parts[0].licence
         return scorer.to(device)
-
-    def _note_parts(self, source: str, controlnets: Mapping[str, str], fast: bool | str) -> None:
-        """Whose weights it was loaded from, see `Scorer.parts`."""
-        model = part_at("scorer", source)
-        self.weights_name, self.weights_licence = model.name, model.licence
-        branches = tuple(part_at(f"controlnet {name}", place) for name, place in controlnets.items())
-        tiny = (part_at("autoencoder", _tiny_autoencoder(fast)),) if fast else ()
-        self.other_weights = branches + tiny
 
     @property
     def device(self) -> torch.device:
@@ -248,6 +243,13 @@ def _tiny_autoencoder(fast: bool | str) -> str:
     return fast if isinstance(fast, str) else TINY_AUTOENCODER.repo
 
 
+def _parts_at(source: str, controlnets: Mapping[str, str], fast: bool | str) -> tuple[Part, ...]:
+    """Whose weights are read from there, see `Scorer.parts`."""
+    branches = tuple(part_at(f"controlnet {name}", place) for name, place in controlnets.items())
+    tiny = (part_at("autoencoder", _tiny_autoencoder(fast)),) if fast else ()
+    return part_at("scorer", source), *branches, *tiny
+
+
 def load_diffusers(
     weights: str | None = None,
     device: str = "cpu",
@@ -255,6 +257,7 @@ def load_diffusers(
     controlnets: Mapping[str, str] | None = None,
     precision: str = "float32",
     fast: bool | str = False,
+    commercial_ok: bool = False,
 ) -> DiffusersScorer:
     """`--scorer diffusers`: any folder or Hub id; without one, the model and ControlNets of the released script.
 
@@ -262,11 +265,18 @@ def load_diffusers(
         controlnets: name of a control picture to folder or Hub id.
         precision: of the networks, one of `distill3d.precision.PRECISIONS`.
         fast: True encodes and decodes by TAESD, a tiny autoencoder; a text names the folder or Hub id of another.
+        commercial_ok: refuse, before anything is fetched, what is not open to commercial use.
+    Raises:
+        ConfigError: for that, and see `DiffusersScorer.load`.
+        WeightsError: if something is missing, saying how to get it.
     """
     options: dict[str, Any] = {"device": device, "precision": precision, "fast": fast}
+    released = {name: net.repo for name, net in CONTROLNETS.items()} if weights is None else {}
+    places = controlnets or released
+    if commercial_ok:
+        check_commercial(_parts_at(weights or MODEL.repo, places, fast))
     if weights is not None:
-        return DiffusersScorer.load(weights, controlnets=controlnets, **options)
-    places = controlnets or {name: net.repo for name, net in CONTROLNETS.items()}
+        return DiffusersScorer.load(weights, controlnets=places, **options)
     try:
         return DiffusersScorer.load(MODEL.repo, controlnets=places, **options)
     except WeightsError as error:
