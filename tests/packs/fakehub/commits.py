@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.packs.fakehub.cards import validate_card, warnings_of_card
 from tests.packs.fakehub.routes import REPO, Answer, Refusal, Request, commit_at, route
-from tests.packs.fakehub.store import Repo, git_oid
+from tests.packs.fakehub.store import Repo, git_oid, sha256
 
 
 @route("POST", "/api/validate-yaml")
@@ -31,11 +31,11 @@ def changing(request: Request, kind: str, repo_id: str) -> Repo:
 @route("POST", f"{REPO}/preupload/([^/]+)")
 def preupload(request: Request, kind: str, repo_id: str, revision: str) -> Answer:
     """Which files go to the large-file store, and what lies in their places already."""
-    files = commit_at(changing(request, kind, repo_id), revision).files
+    there = commit_at(changing(request, kind, repo_id), revision)
 
     def told(name: str) -> dict[str, Any]:
         mode = "lfs" if name.endswith(request.hub.large) else "regular"
-        oid = git_oid(files[name]) if name in files else None
+        oid = (sha256 if name in there.large else git_oid)(there.files[name]) if name in there.files else None
         return {"path": name, "shouldIgnore": False, "oid": oid, "uploadMode": mode}
 
     return Answer({"files": [told(file["path"]) for file in request.json()["files"]]})

@@ -57,13 +57,14 @@ class Hub(ThreadingHTTPServer):
         Args:
             large: how the names end of files that lie in the large-file store; () puts all of them into git.
         """
-        self.large, self.tokens, self.lock = large, dict(TOKENS), threading.RLock()
+        self.large, self.lock = large, threading.RLock()
         self.clear()
         super().__init__(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def clear(self) -> None:
-        """Forget everything but the tokens."""
+        """Forget everything."""
+        self.tokens = dict(TOKENS)
         self.repos: dict[tuple[str, str], Repo] = {}
         self.blobs: dict[str, bytes] = {}
         self.asked: list[Asked] = []
