@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tracemalloc
 
 import pytest
@@ -232,11 +233,8 @@ def test_what_is_no_file_is_refused(tmp_path):
         assert "someone/pack has no adapter.safetensors" in refusal(tmp_path / name)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
-    import os
-
-    if not hasattr(os, "mkfifo"):
-        pytest.skip("this system has no pipes with names")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(PackError, match="is no file"):
         read_adapter(tmp_path / "pipe", sha256="0" * 64, size=0, source="someone/pack")
