@@ -14,7 +14,7 @@ import distill3d
 PACKAGE = Path(__file__).parents[1] / "distill3d"
 FLOORS = [  # from the top; a module may import from its own floor and from those below
     {"cli"},
-    {"evaluate", "stylize", "sweep", "explain", "publish"},
+    {"evaluate", "stylize", "sweep", "explain", "publish", "morph"},
     {"recipe", "builtin", "testing"},
     {"preparation", "assembly", "models"},
     {"runs", "showcase", "health", "training", "packs"},
