@@ -20,7 +20,7 @@ from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError, UnknownNameError, WeightsError
 from distill3d.files import written_aside
-from distill3d.renderer import AnySize, Field, Render, Renderer, RunDefaults, Scene, Stage
+from distill3d.renderer import AnySize, Field, Part, Parted, Render, Renderer, RunDefaults, Scene, Stage
 from distill3d.tiny.subjects import WorldSubjects
 from distill3d.tiny.synthesis import Decoder, Mapping, SuperResolution, Synthesis
 from distill3d.volume import (
@@ -40,6 +40,7 @@ WEIGHTS = Path(__file__).parent / "weights" / "generator.safetensors"
 EMBEDDED = "embedded"  # those weights by name; a file that is called so is ./embedded
 BACKGROUND = 0.86  # .93 in [0, 1]
 BACKGROUND_DEPTH = 3.05
+TEXTURE = ("decoder.second.", "superresolution.")  # see `TinyTriplane.part_of`
 METADATA = "distill3d-tiny-generator"  # the one key: several would be written in no fixed order
 
 # Centre and radii, in head units of 0.3165, of two ellipsoids that hold head and shoulders in every style.
@@ -68,7 +69,7 @@ class TinyArchitecture:
     raw_size: int = 64
 
 
-class TinyTriplane(Renderer, AnySize, Field, WorldSubjects):
+class TinyTriplane(Renderer, AnySize, Field, Parted, WorldSubjects):
     """A small tri-plane generator of heads.
 
     Rays are sampled only where they cross the hull, a union of two ellipsoids around head and shoulders: the rest of
@@ -224,6 +225,18 @@ class TinyTriplane(Renderer, AnySize, Field, WorldSubjects):
         if group not in groups:
             raise UnknownNameError("training group", group, groups)
         return {name: p for name, p in self.named_parameters() if name.split(".")[0] in groups[group]}
+
+    def part_of(self, name: str) -> Part:
+        """See `Parted.part_of`: the decoder's last layer and super-resolution are texture, all before it geometry.
+
+        Measured on the default group of three runs (zombie, pixar, statue; four heads, three views, raw pictures), in
+        parts of what the whole change does. The decoder's last layer alone moves depth by .05, .05, .12 and colours by
+        .54, .49, .32; all else alone moves depth by 1.00, .99, 1.02 (to within .04, .07, .17 of the run's) and colours
+        by .87, .75, .79: what shapes a head is coloured with it. No other boundary comes near. Late layers, which in
+        generators of pictures are texture (Pinkney and Adler, 2020, arXiv:2010.05334), are not so here: those of 64
+        cells with all that follows move depth by .9, for what they refine, the planes, holds density and colour both.
+        """
+        return "texture" if name.startswith(TEXTURE) else "geometry"
 
     def _interval(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Where rays cross hull and box: near and far (S, N), near > far for a miss."""
