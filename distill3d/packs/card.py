@@ -75,7 +75,7 @@ def _eval_results(config: PackConfig, backbone: str) -> list[EvalResult]:
             metric_name=one_line(name.replace("_", " ")),
             metric_value=value,
         )
-        for name, value in config.metrics.values.items()
+        for name, value in sorted(config.metrics.values.items())
     ]
 
 
@@ -88,7 +88,8 @@ def _about(config: PackConfig) -> dict[str, Any]:
         "negative_prompt": plain(config.negative_prompt),
         "backbone": code(config.backbone),
         "photos": config.photos,
-        "toy": _is_toy(config),
+        "toy": config.base.weights == EMBEDDED,
+        "drawn": _learnt_from_drawings(config),
         "size": _size(config.adapter.size),
         "exactness": _exactness(config.adapter),
         "figures": _figures(config),
@@ -96,10 +97,10 @@ def _about(config: PackConfig) -> dict[str, Any]:
     }
 
 
-def _is_toy(config: PackConfig) -> bool:
-    """Whether the backbone and the diffusion model are those that come with distill3d."""
-    made_of = [part.name for part in config.parts if not part.measured_only]
-    return config.base.weights == EMBEDDED and all(name == EMBEDDED for name in made_of)
+def _learnt_from_drawings(config: PackConfig) -> bool:
+    """Whether the diffusion model is the one that comes with distill3d."""
+    scorers = [part for part in config.parts if part.role == "scorer"]
+    return config.settings.get("scorer") == "tiny" and all(part.name in (EMBEDDED, "") for part in scorers)
 
 
 def _size(number: int) -> str:
@@ -119,21 +120,23 @@ def _exactness(adapter: AdapterInfo) -> str:
 
 def _figures(config: PackConfig) -> list[tuple[str, str]]:
     values = config.metrics.values if config.metrics else {}
-    return [(plain(name.replace("_", " ")), f"{value:.3g}") for name, value in values.items()]
+    return [(plain(name.replace("_", " ")), f"{value:.3g}") for name, value in sorted(values.items())]
 
 
 def _use(config: PackConfig, repo_id: str) -> dict[str, Any]:
     """How it is used, as code that can be run."""
-    shown = shlex.quote(repo_id)
-    if config.photos:
-        line = f"distill3d stylize photo.jpg --model {shown} --out stylised"
-    else:
-        line = f"distill3d render {shown} --seeds 0-3 --out pictures"
-    name = json.dumps(repo_id)
+    name, shown, other = json.dumps(repo_id), shlex.quote(repo_id), "user/another-style"
+    lines = (
+        f"distill3d render {shown} --seeds 0-3 --out pictures",
+        f"distill3d render {shown} --seeds 0-3 --strength 0.5 --out weaker",
+    )
+    photo_lines = (f"distill3d stylize photo.jpg --model {shown} --out stylised",)
+    mixed = f"distill3d render --pack {shown}:0.6 --pack {other}:0.4 --seeds 0-3 --out mixture"
     return {
-        "command": block(line, "bash"),
+        "command": block("\n".join(photo_lines if config.photos else lines), "bash"),
         "snippet": block(_photo_snippet(name) if config.photos else _seed_snippet(name), "python"),
-        "mixture": block(f'mixture = model.blend({{{name}: 0.6, "user/another-style": 0.4}})', "py"),
+        "mixed_command": "" if config.photos else block(mixed, "shell"),
+        "mixed_snippet": block(f'mixture = model.blend({{{name}: 0.6, "{other}": 0.4}})', "py"),
         "base": _base(config.base),
         "sha256": code(config.base.sha256),
     }
@@ -182,14 +185,14 @@ def _base(base: Base) -> str:
 
 def _making(config: PackConfig) -> dict[str, Any]:
     """How it was made."""
-    settings = {name: _public(value) for name, value in config.settings.items()}
+    settings = {name: _public(value) for name, value in config.settings.items() if name != "schema"}
     return {
         "method": code(config.method),
         "steps": config.step,
         "seed": code(str(settings.get("seed", "not noted"))),
         "train": code(config.train),
         "settings": [(code_cell(name), code_cell(_written(value))) for name, value in sorted(settings.items())],
-        "versions": [(plain(name), code_cell(version)) for name, version in config.versions.items()],
+        "versions": [(plain(name), code_cell(version)) for name, version in sorted(config.versions.items())],
         "again": block(commands(settings, "")["Do it again"], "sh") if settings else "",
     }
 

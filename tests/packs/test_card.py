@@ -1,4 +1,4 @@
-"""Cards of style packs: the Hub takes them, strangers' words stay words, and what they say of the pack is so."""
+"""Cards of style packs: the Hub takes them, strangers' words stay words, and what they say is so and can be typed."""
 
 import json
 import re
@@ -6,15 +6,24 @@ import shlex
 from dataclasses import replace
 
 import pytest
+import torch
+import typer
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from typer.testing import CliRunner
 
+from distill3d.cli import app
+from distill3d.cli import card as card_command
 from distill3d.config import DistillConfig
 from distill3d.licences import Part
 from distill3d.packs.card import card_of
 from distill3d.packs.config import AdapterInfo, Base, Metrics, PackConfig
+from distill3d.packs.hub import push
 from distill3d.packs.markdown import block, code, one_line, plain, visible
+from distill3d.publish import make_pack
+from tests.faults.children import bare
 from tests.packs.fakehub import validate_card
+from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
 
 REPO = "somebody/zombie-tiny"
 SETTINGS = {k: v for k, v in json.loads(DistillConfig(style="zombie", steps=600).to_json()).items() if k != "schema"}
@@ -251,3 +260,85 @@ def test_each_part_stands_there_with_its_licence_and_use():
     assert re.search(r"\| backbone \| `ffhq512-128` \| \[NVIDIA [^]]*\]\(https://\S+\) \| no \|", text)
     assert re.search(r"\| scorer \| `SG161222/\S+` \| \[CreativeML [^]]*\]\(https://\S+\) \| with conditions \|", text)
     assert "| scorer | `mine` | unknown | unknown |" in card_of(PHOTOS, REPO, pictures=False).text
+
+
+# What it tells to type
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A finished run on a backbone that draws its subjects, and one on a backbone that reads photographs."""
+    folder = tmp_path_factory.mktemp("runs")
+    with photo_toy_is_installed(), pytest.MonkeyPatch.context() as patch:
+        bare(patch)
+        yield {photos: a_run(folder / name, name) for photos, name in ((False, "toy"), (True, "photo-toy"))}
+
+
+@pytest.mark.parametrize("photos", [False, True])
+def test_the_code_of_a_card_runs(hub, tmp_path, monkeypatch, runs, photos):
+    """From the Hub, on a clean cache, in an empty folder; each block of commands, and the block of Python."""
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    push(make_pack(runs[photos], tmp_path / "pack", repo_id=REPO), REPO)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    a_photo(tmp_path / "here" / "photo.jpg")
+
+    card = ModelCard.load(REPO)
+    card.validate()
+    blocks = {token.info: token.content for token in parsed(card) if token.type == "fence"}
+    for line in blocks["bash"].splitlines():
+        program, *arguments = shlex.split(line)
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert (program, done.exit_code) == ("distill3d", 0), done.output
+    names = {}
+    exec(blocks["python"], names)
+
+    made = {path.name for path in (tmp_path / "here").iterdir()} - {"photo.jpg"}
+    assert made == ({"stylised"} if photos else {"pictures", "weaker"})
+    assert names["pictures"].shape == ((3, 3, 16, 16) if photos else (2, 3, 3, 16, 16))
+    whole, weaker, before = (
+        dict(r.named_parameters()) for r in (names["model"], names["weaker"], names["model"].original)
+    )
+    changed = [n for n in whole if not torch.equal(whole[n], before[n])]
+    assert changed and all(torch.equal(weaker[n], torch.lerp(before[n], whole[n], 0.5)) for n in changed)
+
+
+@pytest.mark.parametrize("photos", [False, True])
+def test_what_only_another_pack_could_run_has_options_that_exist(runs, tmp_path, photos):
+    card = make_pack(runs[photos], tmp_path / "pack", repo_id=REPO).folder / "README.md"
+    group, fences = typer.main.get_command(app), [t for t in parsed(ModelCard.load(card)) if t.type == "fence"]
+    lines = [token.content.strip() for token in fences if token.info in ("sh", "shell")]
+    assert len(lines) == 2 - photos
+    for line in lines:
+        program, command, *words = shlex.split(line)
+        known = {option for parameter in group.commands[command].params for option in parameter.opts}
+        assert program == "distill3d" and {word for word in words if word.startswith("--")} <= known
+
+
+def test_the_command_that_repeats_a_run_repeats_it(runs, tmp_path, monkeypatch):
+    """The same settings: whatever is not said has the same default."""
+    pack = make_pack(runs[False], tmp_path / "pack", repo_id=REPO)
+    fences = [token for token in parsed(ModelCard.load(pack.folder / "README.md")) if token.type == "fence"]
+    (again,) = [shlex.split(token.content) for token in fences if token.info == "sh"]
+    configs = []
+    monkeypatch.setattr("distill3d.cli.run._distill", lambda config, out: configs.append(config))
+    assert CliRunner().invoke(app, again[1:]).exit_code == 0
+    assert json.loads(configs[0].to_json()) == pack.content.settings
+
+
+def preview(*arguments):
+    command = typer.Typer()
+    command.command()(card_command.card)
+    done = CliRunner().invoke(command, [str(word) for word in arguments], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
+def test_the_preview_of_a_run_is_the_card_that_it_will_have(runs, tmp_path):
+    pack = make_pack(runs[False], tmp_path / "pack", repo_id=REPO)
+    written = (pack.folder / "README.md").read_text(encoding="utf-8")
+    assert preview(runs[False], "--repo", REPO) == written
+    assert preview(pack.folder, "--repo", REPO) == written
+    assert "Wrote" in preview(runs[False], "--repo", REPO, "--out", tmp_path / "card.md")
+    assert (tmp_path / "card.md").read_text(encoding="utf-8") == written
+    assert "user/toy" in preview(runs[False]) and "not exact" in preview(runs[False], "--format", "half")
