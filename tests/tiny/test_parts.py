@@ -89,13 +89,18 @@ def test_texture_alone_keeps_the_surface_nearer_to_the_original_than_geometry_al
     assert geometry[0] > 10 * texture[0]
 
 
-def test_no_other_layer_colours_without_moving_the_surface(learnt):
-    """So that no other can be called texture. After whole runs all of them move depth more than colour."""
-    texture = {layer(name) for name in learnt.after if learnt.renderer.part_of(name) == "texture"}
-    assert texture == {"decoder.second"}
-    for one in {layer(name) for name in learnt.after} - texture:
-        depth, colour = learnt.moved(learnt.only(lambda name: layer(name) == one), learnt.original)  # noqa: B023
-        assert colour < 2 * depth, one
+def test_of_all_layers_that_colour_the_decoder_s_last_moves_the_surface_least_for_it(learnt):
+    by_layer = {
+        one: learnt.moved(learnt.only(lambda name: layer(name) == one), learnt.original)  # noqa: B023
+        for one in {layer(name) for name in learnt.after}
+    }
+    ratios = {one: colour / depth for one, (depth, colour) in by_layer.items() if colour > 0.1}
+    assert len(ratios) > 3
+    assert max(ratios, key=ratios.__getitem__) == "decoder.second"
+    # Late layers are no texture, as they are in generators of pictures.
+    for late in ("synthesis.layers.7", "synthesis.layers.8"):
+        depth, colour = by_layer[late]
+        assert depth > colour
 
 
 def layer(name):
