@@ -34,7 +34,7 @@ def card(
         typer.echo(f"Wrote {out}")
     elif sys.stdout.isatty():
         console = Console()
-        console.print(made.data.to_yaml(), style="dim", markup=False)
+        console.print(made.data.to_yaml(), style="dim", markup=False, highlight=False)
         console.print(Markdown(made.text))
     else:
         typer.echo(str(made), nl=False)
