@@ -16,18 +16,15 @@ from distill3d.morph import Course, MorphOptions, Shot, _look, _palette, _yaws, 
 from distill3d.report.pictures import contact_sheet
 from distill3d.report.video import save_video
 from distill3d.showcase import look, turntable_yaws
-from tests.photo_runs import a_run, photo_toy_is_installed
-from tests.varied_runs import varied
+from tests.varied_runs import two_runs
 
 SMALL = {"seeds": (0, 1), "frames": 3, "columns": 3}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    with photo_toy_is_installed():
-        folder = tmp_path_factory.mktemp("runs")
-        one = a_run(folder / "one", "toy")
-        yield {"one": str(one), "two": str(varied(one, folder / "two", 2))}
+    with two_runs(tmp_path_factory.mktemp("runs")) as both:
+        yield {run.name: str(run) for run in both}
 
 
 @pytest.fixture
