@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from distill3d import showcase
 from distill3d.errors import ConfigError
 from distill3d.evaluate import FOLDER as EVALUATION
 from distill3d.evaluate import JSON
@@ -39,10 +41,12 @@ from distill3d.packs.places import without_places
 from distill3d.plugins import registry
 from distill3d.preparation import find_style
 from distill3d.renderer import FromPhotos, Renderer
+from distill3d.report.pictures import save_picture
 from distill3d.runs import VERSIONS, RunFolder, fingerprint, step_of_weights
-from distill3d.showcase import Showcase, look
+from distill3d.showcase import look
 from distill3d.training.snapshot import load_tensors
 
+SHEET_QUALITY = 90  # of a format with loss, an eighth of the size of one without
 TRIED_SEEDS, TRIED_YAWS = (0, 1, 2, 3), (-35.0, 0.0, 35.0)  # by which the error of an adapter is measured; degrees
 Progress = Callable[[str], None]  # what is being done
 
@@ -184,11 +188,15 @@ def _shows_nobody(run: RunFolder, renderer: Renderer) -> bool:
 
 
 def _draw(folder: Path, run: RunFolder, original: Renderer, packed: Renderer, *, exact: bool) -> None:
-    own = [run.folder / name for name in (SHEET, TURNTABLE)]
+    own = run.folder / showcase.SHEET, run.folder / showcase.TURNTABLE
     if exact and all(path.is_file() for path in own):  # they show exactly this
-        for path in own:
-            shutil.copyfile(path, folder / path.name)
-        return
-    showcase = Showcase(original, packed, folder)
-    showcase.sheet()
-    showcase.turntable()
+        sheet, turntable = own
+    else:
+        drawn = showcase.Showcase(original, packed, folder)
+        sheet, turntable = drawn.sheet(), drawn.turntable()
+    with Image.open(sheet) as picture:
+        save_picture(picture, folder / SHEET, quality=SHEET_QUALITY)
+    if turntable.parent == folder:
+        sheet.unlink()
+    else:
+        shutil.copyfile(turntable, folder / TURNTABLE)

@@ -3,8 +3,10 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from distill3d import publish
 from distill3d.errors import ConfigError, RunError
@@ -70,7 +72,15 @@ def test_a_full_pack_is_the_run_bit_for_bit(run, pack):
     assert all(torch.equal(weights(theirs)[name], p) for name, p in weights(mine).items())
     assert torch.equal(*(look(renderer, [0, 7], [-20.0, 10.0]) for renderer in (theirs, mine)))
     assert (pack.content.adapter.weights_error, pack.content.adapter.pictures_error) == (0.0, 0.0)
-    assert (pack.folder / SHEET).read_bytes() == (run / SHEET).read_bytes()
+    assert (pack.folder / TURNTABLE).read_bytes() == (run / TURNTABLE).read_bytes()
+
+
+def test_the_sheet_of_a_pack_is_the_runs_and_small(run, pack):
+    with Image.open(run / "sheet.png") as theirs, Image.open(pack.folder / SHEET) as mine:
+        assert mine.size == theirs.size
+        there, here = (np.asarray(picture.convert("RGB")).astype(float) for picture in (theirs, mine))
+    assert abs(there - here).mean() < 4
+    assert (pack.folder / SHEET).stat().st_size < (run / "sheet.png").stat().st_size
 
 
 @pytest.mark.parametrize("form", ["half", "low-rank"])
@@ -101,7 +111,7 @@ def test_photographs_that_somebody_gave_are_not_shown_unless_asked_for(run, tmp_
     other = a_run(tmp_path / "of-me", backbone_options={"subjects": (str(photo),)})
     pack = make_pack(other, tmp_path / "pack", repo_id="somebody/me")
     assert not {SHEET, TURNTABLE} & {path.name for path in pack.folder.iterdir()}
-    assert "sheet.png" not in (pack.folder / CARD).read_text()
+    assert "sheet.webp" not in (pack.folder / CARD).read_text()
     shown = make_pack(other, tmp_path / "shown", repo_id="somebody/me", options=PackOptions(pictures=True))
     assert {SHEET, TURNTABLE} <= {path.name for path in shown.folder.iterdir()}
 

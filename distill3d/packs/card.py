@@ -28,7 +28,7 @@ def card_of(config: PackConfig, repo_id: str, *, pictures: bool) -> ModelCard:
 
     Args:
         repo_id: where it is, or will be, on the Hub; the code of the card loads it from there.
-        pictures: whether sheet.png and turntable.webp lie beside it.
+        pictures: whether sheet.webp and turntable.webp lie beside it.
     """
     return ModelCard.from_template(
         _front_matter(config, repo_id),

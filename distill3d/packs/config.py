@@ -18,7 +18,7 @@ CONFIG, ADAPTER, CARD, SHEET, TURNTABLE = (
     "config.json",
     "adapter.safetensors",
     "README.md",
-    "sheet.png",
+    "sheet.webp",
     "turntable.webp",
 )
 FILES = {CONFIG: 1 << 20, ADAPTER: 4 << 30, CARD: 1 << 20, SHEET: 32 << 20, TURNTABLE: 32 << 20}  # most bytes of each

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
+from distill3d import recipe
 from distill3d.cli import app
 from distill3d.cli import card as card_command
 from distill3d.config import DistillConfig
@@ -21,7 +22,7 @@ from distill3d.packs.config import AdapterInfo, Base, Metrics, PackConfig
 from distill3d.packs.hub import push
 from distill3d.packs.markdown import block, code, one_line, plain, visible
 from distill3d.publish import make_pack
-from tests.faults.children import bare
+from distill3d.training import loop
 from tests.packs.fakehub import validate_card
 from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
 
@@ -229,7 +230,7 @@ def test_people_are_spoken_of_where_they_are_shown():
 def test_pictures_and_figures_are_shown_only_where_there_are_any():
     with_all, without = card_of(TOY, REPO, pictures=True).text, card_of(PHOTOS, REPO, pictures=False).text
     shown = re.findall(r"!\[[^]]*\]\(([^)]*)\)", with_all)
-    assert shown == ["sheet.png", "turntable.webp"] and "![" not in without
+    assert shown == ["sheet.webp", "turntable.webp"] and "![" not in without
     assert "| style accuracy | 0.984 |" in with_all and "64 subjects, by the embedded judges" in with_all
     assert "Figures" not in without
 
@@ -270,7 +271,8 @@ def runs(tmp_path_factory):
     """A finished run on a backbone that draws its subjects, and one on a backbone that reads photographs."""
     folder = tmp_path_factory.mktemp("runs")
     with photo_toy_is_installed(), pytest.MonkeyPatch.context() as patch:
-        bare(patch)
+        patch.setattr(recipe, "Instruments", lambda *_: loop.Instruments())
+        patch.setattr(recipe, "write_report", lambda *_, **__: None)
         yield {photos: a_run(folder / name, name) for photos, name in ((False, "toy"), (True, "photo-toy"))}
 
 
