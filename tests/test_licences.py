@@ -35,6 +35,7 @@ from distill3d.scorers.diffusers import load_diffusers, load_tiny
 from tests.faults.children import bare
 from tests.packs.fakehub.cards import LICENCES as ON_HUB
 from tests.packs.fakehub.cards import validate_card
+from tests.packs.small_pack import small_pack
 from tests.toys import load_toy
 
 ROOT = Path(__file__).parents[1]
@@ -377,3 +378,19 @@ def test_the_command_tells_each_part_and_its_exit_code_the_verdict(tmp_path, tex
         line = next(line for line in plain.output.splitlines() if line.startswith(part.role))
         assert known_licence(part.licence).commercial in line
         assert source_of(part) in line
+
+
+def test_a_strangers_words_do_nothing_to_the_terminal(tmp_path):
+    run = run_with(tmp_path)
+    (run / "licences.json").write_text(parts_to_json([Part("scorer\n\x1b[2J", "\u202ename", "MIT" + 9000 * "x")]))
+    said = told(run).output
+    assert (
+        "\x1b" not in said and "\u202e" not in said and "scorer [2J" in said and max(map(len, said.splitlines())) < 500
+    )
+
+
+def test_the_command_reads_a_style_pack_too(tmp_path):
+    pack = small_pack(tmp_path / "pack")
+    said = replace(pack.content, parts=parts("MIT", "OpenRAIL"))
+    (pack.folder / "config.json").write_text(said.to_json())
+    assert "open under the conditions of OpenRAIL" in told(pack.folder, "--commercial-ok").output

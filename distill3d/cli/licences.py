@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from distill3d.licences import Part
 
+LONGEST = 100  # characters of a word in the table
+
 
 def licences(
     run: Annotated[str, typer.Argument(help="A run's folder, a style pack's, or its Hub id user/name.")],
@@ -21,13 +23,20 @@ def licences(
     from distill3d.licences import not_open, verdict
     from distill3d.models import find_model
 
-    parts = find_model(run).parts
+    parts = [_printable(part) for part in find_model(run).parts]
     for line in _table(parts):
         typer.echo(line)
     typer.echo(verdict(parts))
     typer.echo("What is known of licences, and where it is written: docs/licences.md. This is no legal advice.")
     if commercial_ok and (not_open(parts) or not parts):
         raise typer.Exit(1)
+
+
+def _printable(part: Part) -> Part:
+    """What a stranger's pack says, on one line of a terminal and nothing else."""
+    from distill3d.packs.markdown import one_line
+
+    return type(part)(*(one_line(text)[:LONGEST] for text in (part.role, part.name, part.licence)))
 
 
 def _table(parts: Sequence[Part]) -> list[str]:

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from distill3d.files import as_file_name
 from distill3d.licences import MODELS, Licence, Part, known_licence, pack_licence, source_of, verdict
-from distill3d.packs.config import AdapterInfo, Base, PackConfig
+from distill3d.packs.config import SHEET, TURNTABLE, AdapterInfo, Base, PackConfig
 from distill3d.packs.markdown import block, code, code_cell, one_line, plain
 from distill3d.report.page import commands
 
@@ -28,7 +28,7 @@ def card_of(config: PackConfig, repo_id: str, *, pictures: bool) -> ModelCard:
 
     Args:
         repo_id: where it is, or will be, on the Hub; the code of the card loads it from there.
-        pictures: whether sheet.webp and turntable.webp lie beside it.
+        pictures: whether its sheet and its turntable lie beside it.
     """
     return ModelCard.from_template(
         _front_matter(config, repo_id),
@@ -37,7 +37,7 @@ def card_of(config: PackConfig, repo_id: str, *, pictures: bool) -> ModelCard:
         **_use(config, repo_id),
         **_making(config),
         **_rights(config),
-        pictures=pictures,
+        pictures=(SHEET, TURNTABLE) if pictures else (),
     )
 
 

@@ -18,7 +18,7 @@ from distill3d.cli import card as card_command
 from distill3d.config import DistillConfig
 from distill3d.licences import Part
 from distill3d.packs.card import card_of
-from distill3d.packs.config import AdapterInfo, Base, Metrics, PackConfig
+from distill3d.packs.config import SHEET, TURNTABLE, AdapterInfo, Base, Metrics, PackConfig
 from distill3d.packs.hub import push
 from distill3d.packs.markdown import block, code, one_line, plain, visible
 from distill3d.publish import make_pack
@@ -230,7 +230,7 @@ def test_people_are_spoken_of_where_they_are_shown():
 def test_pictures_and_figures_are_shown_only_where_there_are_any():
     with_all, without = card_of(TOY, REPO, pictures=True).text, card_of(PHOTOS, REPO, pictures=False).text
     shown = re.findall(r"!\[[^]]*\]\(([^)]*)\)", with_all)
-    assert shown == ["sheet.webp", "turntable.webp"] and "![" not in without
+    assert shown == [SHEET, TURNTABLE] and "![" not in without
     assert "| style accuracy | 0.984 |" in with_all and "64 subjects, by the embedded judges" in with_all
     assert "Figures" not in without
 
