@@ -47,9 +47,7 @@ def push(
         pack = _as_pack(found, Path(aside) / "pack", repo, form, pictures, base)
         adapter = pack.content.adapter
         typer.echo(describe(adapter.format, adapter.size, adapter.pictures_error))
-        address = push_pack(
-            pack, repo, private=private, revision=revision, create_pr=create_pr, told=lambda text: typer.echo(text)
-        )
+        address = push_pack(pack, repo, private=private, revision=revision, create_pr=create_pr, told=typer.echo)
     typer.echo(f"{'Proposed' if create_pr else 'Pushed'}: {address}")
 
 

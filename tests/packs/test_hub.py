@@ -201,6 +201,24 @@ def test_an_upload_that_breaks_leaves_the_older_pack_whole(hub, published, tmp_p
     assert hub.model(NAME).at("main").files[ADAPTER] == b"others"
 
 
+@pytest.mark.parametrize("where", ["PUT /_lfs", "POST .*/preupload", "POST .*/commit"])
+def test_a_connection_that_is_lost_in_an_upload_is_said_and_the_same_again_ends_it(hub, published, tmp_path, where):
+    newer = small_pack(tmp_path / "newer", tensors=b"others")
+    hub.fail(where, status=500, text="x" * 100, after=3, times=99)
+    refused(lambda: push(newer, NAME, token="hf_owner"), "connection to .* failed.*has all of it or nothing")
+    hub.faults.clear()
+    push(newer, NAME, token="hf_owner")
+    assert hub.model(NAME).at("main").files[ADAPTER] == b"others"
+
+
+def test_an_answer_that_is_lost_behind_a_commit_makes_no_second_one(hub, published, tmp_path):
+    newer = small_pack(tmp_path / "newer", tensors=b"others")
+    hub.fail("POST .*/commit", after=3)
+    refused(lambda: push(newer, NAME, token="hf_owner"), "connection to .* failed")
+    made = hub.model(NAME).at("main").oid
+    assert push(newer, NAME, token="hf_owner").endswith(made)
+
+
 def test_a_repository_that_was_made_for_what_broke_is_named(hub, pack):
     hub.fail("POST .*/preupload", status=500, times=99)
     refused(lambda: push(pack, NAME, token="hf_owner"), f"{hub.url}/{NAME} was made for it and may be empty still")
