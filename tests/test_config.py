@@ -9,6 +9,7 @@ from distill3d.config import SCHEMA, DistillConfig
 from distill3d.errors import ConfigError
 
 FULL = DistillConfig(
+    commercial_ok=True,
     style="Portrait of a dwarf, «très» vieux",
     backbone="eg3d",
     weights="ffhq.safetensors",

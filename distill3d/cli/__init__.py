@@ -74,17 +74,43 @@ def options(
 
 
 def _register_commands() -> None:
-    from distill3d.cli import doctor, evaluate, explain, launch, lists, mesh, plan, render, run, stylize, sweep
+    from distill3d.cli import (
+        card,
+        doctor,
+        evaluate,
+        explain,
+        launch,
+        licences,
+        lists,
+        mesh,
+        morph,
+        pack,
+        packs,
+        plan,
+        pull,
+        push,
+        render,
+        run,
+        stylize,
+        sweep,
+    )
 
     app.command()(run.run)
     launch.add_to(app)
     app.command()(sweep.sweep)
     app.command()(plan.plan)
     app.command()(render.render)
+    app.command()(morph.morph)
     app.command()(mesh.mesh)
     app.command()(stylize.stylize)
     app.command()(evaluate.evaluate)
     app.command()(explain.explain)
+    app.command()(pack.pack)
+    app.command()(push.push)
+    app.command()(pull.pull)
+    app.command("list-packs")(packs.list_packs)
+    app.command()(card.card)
+    app.command()(licences.licences)
     lists.add_to(app)
     app.command()(doctor.doctor)
 

@@ -174,7 +174,7 @@ def _photo_snippet(name: str) -> str:
 def _base(base: Base) -> str:
     """Which weights it belongs to, and how they are got."""
     if base.weights == EMBEDDED:
-        return "the weights that come with it: there is nothing to fetch"
+        return "the weights that come with distill3d: there is nothing to fetch"
     if not base.weights:
         return "weights that were not published; ask whoever made this pack"
     if HUB_ID.fullmatch(base.weights):

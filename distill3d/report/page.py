@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config import DistillConfig
+from distill3d.errors import RunError
 from distill3d.files import write_text
 from distill3d.licences import parts_of_run
 from distill3d.report.curves import curves_svg, read_metrics, spectrum_svg
@@ -44,12 +45,20 @@ def write_report(folder: Path) -> Path:
         spectrum=spectrum_svg(records),
         summary=summary(records),
         versions=_read_json(folder / "versions.json"),
-        licences={f"{part.role} {part.name}".strip(): part.licence for part in parts_of_run(folder)},
+        licences=_licences(folder),
         commands=commands(config, str(folder)),
     )
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _licences(folder: Path) -> dict[str, str]:
+    """By part; none if the note is damaged, since a page is better than none."""
+    try:
+        return {f"{part.role} {part.name}".strip(): part.licence for part in parts_of_run(folder)}
+    except RunError:
+        return {}
 
 
 def template(name: str) -> Any:

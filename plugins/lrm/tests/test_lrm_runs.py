@@ -17,6 +17,7 @@ from distill3d.cli import app
 from distill3d.config import DistillConfig
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, WeightsError
+from distill3d.licences import parts_of_run
 from distill3d.models import load
 from distill3d.recipe import distill, resume
 from distill3d.runs import load_backbone
@@ -175,7 +176,7 @@ def test_a_run_with_the_tiny_scorer_and_anchors_comes_through(files, tmp_path):
 
 def test_a_run_writes_the_licence_of_its_weights(files, tmp_path):
     folder = distill(config(files, steps=1, train="decoder"), tmp_path / "run")
-    assert json.loads((folder / "licences.json").read_text())["backbone"] == "unknown"
+    assert parts_of_run(folder)[0].licence == "unknown"
 
 
 def test_a_run_does_not_load_on_another_checkpoint(files, tmp_path):

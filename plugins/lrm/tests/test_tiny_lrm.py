@@ -20,6 +20,7 @@ from distill3d.errors import WeightsError
 from distill3d.evaluate import evaluate_run
 from distill3d.evaluation import psnr
 from distill3d.files import sha256
+from distill3d.licences import parts_of_run
 from distill3d.models import load
 from distill3d.recipe import distill
 from distill3d.renderer import FromPhotos
@@ -287,7 +288,7 @@ def run(tmp_path_factory):
 def test_a_run_trains_and_comes_back(run, codes):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2 and not any(line["skipped"] for line in lines)
-    assert json.loads((run / "licences.json").read_text())["backbone"] == "Apache-2.0"
+    assert parts_of_run(run)[0].licence == "Apache-2.0"
     stylised = load(run)
     original = stylised.original
     assert has_truth(original, "zombie") and has_truth(stylised, "zombie")
