@@ -13,7 +13,7 @@ from torch import nn
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
-from distill3d.renderer import FromPhotos, Render, Renderer
+from distill3d.renderer import Folding, FromPhotos, Parted, Render, Renderer
 from distill3d.schedule import Schedule
 from distill3d.scorer import Scorer
 from distill3d.scorers.gaussian import GaussianScorer
@@ -93,6 +93,57 @@ class PhotoBall(Ball, FromPhotos):
         except OSError as error:
             raise ConfigError(f"{path} is no picture.") from error
         return torch.tensor(mean).to(self.paint.weight) / 127.5 - 1
+
+
+class MixedBall(Ball, Parted, Folding):
+    """A ball whose paint is trained as a change of rank 1, added when it is asked for, and whose parts are known."""
+
+    def __init__(self):
+        super().__init__()
+        self.factors = None
+
+    def trainable(self, group="default"):
+        super().trainable(group)
+        if self.factors is None:
+            self.factors = nn.ParameterList([torch.zeros(12, 1), torch.ones(1, 4)])
+        return {
+            "swell.weight": self.swell.weight,
+            **{f"factors.{i}": parameter for i, parameter in enumerate(self.factors)},
+        }
+
+    def scene(self, codes):
+        scene = super().scene(codes)
+        if self.factors is None:
+            return scene
+        up, down = self.factors
+        return {**scene, "paint": scene["paint"] + F.linear(scene["w"], up @ down).view(-1, 3, 4)}
+
+    def part_of(self, name):
+        return "geometry" if name.startswith("swell") else "texture"
+
+    def folded(self, tensors):
+        others = {name: value for name, value in tensors.items() if not name.startswith("factors")}
+        return {**others, "paint.weight": self.paint.weight.detach() + tensors["factors.0"] @ tensors["factors.1"]}
+
+
+def ignoring_factors(self, tensors):
+    return {**MixedBall.folded(self, tensors), "paint.weight": self.paint.weight.detach()}
+
+
+BROKEN_PARTS = {
+    "a third part": ({"part_of": lambda self, name: "hair"}, r"part_of\('swell.weight'\): expected 'geometry' or"),
+    "no part": ({"part_of": lambda self, name: None}, r"part_of\('swell.weight'\): expected 'geometry' or"),
+    "no tensors": ({"folded": lambda self, tensors: {}}, r"folded\(trainable\(\)\): expected at least one"),
+    "a change already": (
+        {"folded": lambda self, tensors: {n: v * 1.1 for n, v in MixedBall.folded(self, tensors).items()}},
+        "expected the weight as it is, bit for bit",
+    ),
+    "factors left out": ({"folded": ignoring_factors}, "expected changed weights, got the same for paint.weight"),
+    "another name each time": (
+        {"folded": lambda self, t: {f"{n}{float(v.sum())}": v for n, v in MixedBall.folded(self, t).items()}},
+        "expected the same names",
+    ),
+}
 
 
 def refuse_all(self, path):
@@ -373,6 +424,7 @@ BROKEN_RENDERERS = {
     "a side way to the scene": (ReadsItsOwnNotes, "reads no graph but"),
     "a copy bound to the original": (BoundToItself, "a copy whose trained weights changed"),
     "any group": (WithAnyGroup, r'trainable\("no such group"\): expected distill3d.errors.UnknownNameError'),
+    "no text as a name": (changing(Ball, weights_name=None), "weights_name: expected text"),
     "names not of the state": (WithOtherNames, r"trainable\(\)\['module.paint.weight'\]"),
 }
 
@@ -404,6 +456,21 @@ def test_each_broken_reader_of_photographs_is_caught(name):
     changes, said = BROKEN_PHOTOS[name]
     with pytest.raises(ContractError, match=said):
         check_renderer(type("Broken", (PhotoBall,), changes)())
+
+
+def test_a_backbone_that_tells_parts_and_folds_changes_keeps_the_promises_of_that():
+    renderer = MixedBall()
+    for _ in range(2):  # the second time its group was added before
+        report = check_renderer(renderer)
+        assert len(report.checks) == 23
+        assert not report.skipped
+
+
+@pytest.mark.parametrize("name", BROKEN_PARTS)
+def test_each_broken_word_on_weights_is_caught(name):
+    changes, said = BROKEN_PARTS[name]
+    with pytest.raises(ContractError, match=said):
+        check_renderer(type("Broken", (MixedBall,), changes)())
 
 
 def test_a_reader_that_refuses_the_made_up_picture_is_not_judged_by_it():

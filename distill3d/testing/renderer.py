@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from distill3d.cameras import Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError
-from distill3d.renderer import AnySize, Field, FromPhotos, Render, Renderer, RunDefaults, Thrifty
+from distill3d.renderer import AnySize, Field, Folding, FromPhotos, Parted, Render, Renderer, RunDefaults, Thrifty
 from distill3d.testing.camera_checks import CAMERA_CHECKS
 from distill3d.testing.contract import (
     NotApplicable,
@@ -19,6 +19,7 @@ from distill3d.testing.contract import (
     expect_shape,
     run_checks,
 )
+from distill3d.testing.part_checks import parts_are_told_apart, untrained_changes_fold_to_nothing
 from distill3d.testing.photo_checks import photos_name_subjects
 from distill3d.testing.renderer_bench import RendererBench, put_back, training_only
 from distill3d.testing.weight_checks import WEIGHT_CHECKS
@@ -52,7 +53,7 @@ def check_renderer(renderer: Renderer, *, subjects: int = 2, tolerance: float | 
 
 
 def declares_itself(bench: RendererBench) -> None:
-    """Declares code_shape, image_size, raw_size, weights_licence and defaults."""
+    """Declares code_shape, image_size, raw_size, weights_licence, weights_name and defaults."""
     backbone = bench.renderer
     shape = getattr(backbone, "code_shape", None)
     sizes = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
@@ -68,6 +69,7 @@ def declares_itself(bench: RendererBench) -> None:
     )
     licence = backbone.weights_licence
     expect(isinstance(licence, str) and licence != "", "weights_licence", 'a name such as "Apache-2.0"', repr(licence))
+    expect(isinstance(backbone.weights_name, str), "weights_name", 'text, "" for none', repr(backbone.weights_name))
     expect(isinstance(backbone.defaults, RunDefaults), "defaults", "RunDefaults", type(backbone.defaults).__name__)
 
 
@@ -264,7 +266,9 @@ def refuses_cameras_of_other_subjects(bench: RendererBench) -> None:
 CAPABILITY_CHECKS = {
     AnySize: raw_comes_at_any_size,
     Field: field_is_what_render_sees,
+    Folding: untrained_changes_fold_to_nothing,
     FromPhotos: photos_name_subjects,
+    Parted: parts_are_told_apart,
     Thrifty: thrift_changes_nothing,
 }
 FORM_CHECKS = (

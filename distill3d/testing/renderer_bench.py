@@ -47,6 +47,11 @@ class RendererBench:
             renderer.trainable("default")  # the group may add parameters; they belong to what is checked
         self.before = snapshot(renderer)
 
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """What the default group trains, as it is."""
+        return {name: parameter.detach() for name, parameter in self.renderer.trainable("default").items()}
+
     @cached_property
     def codes(self) -> Tensor:
         """(S, *code_shape)."""

@@ -15,7 +15,8 @@ from distill3d_eg3d.architecture import Family
 from distill3d_eg3d.checkpoint import Checkpoint, convert, load
 from distill3d_eg3d.convolution import FIR
 from distill3d_eg3d.known import CHECKPOINTS, DEFAULTS, cache_folder, find, how_to_get, published_as
-from distill3d_eg3d.renderer import Background, Look, Noise, Precision, TriplaneRenderer
+from distill3d_eg3d.look import Background, Look, Noise, Precision
+from distill3d_eg3d.renderer import TriplaneRenderer
 from distill3d_eg3d.subjects import read_subjects
 
 STATE_DICTS = (".pth", ".pt")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,45 +15,32 @@ from torch.utils.checkpoint import checkpoint
 from distill3d.cameras import CameraPrior, Cameras, look_at, pinhole, to_label
 from distill3d.draws import Draws
 from distill3d.errors import ConfigError, ShapeError, UnknownNameError
-from distill3d.renderer import AnySize, Field, Folding, Render, Renderer, RunDefaults, Scene, Stage, Thrifty
+from distill3d.renderer import (
+    AnySize,
+    Field,
+    Folding,
+    Part,
+    Parted,
+    Render,
+    Renderer,
+    RunDefaults,
+    Scene,
+    Stage,
+    Thrifty,
+)
 from distill3d.volume import even_quantiles, mean_depth, pixel_rays
 from distill3d_eg3d.architecture import Architecture
 from distill3d_eg3d.generator import Generator, RawPicture
+from distill3d_eg3d.look import Look
 from distill3d_eg3d.low_rank import MARK, add_low_rank, folded
 from distill3d_eg3d.networks import directly
+from distill3d_eg3d.parts import part_of
 from distill3d_eg3d.volume import cropped, density_of, ray_limits, trace
 
 SURFACE = 9.0  # the official scripts' level, 10 before the activation softplus(x - 1)
 
-Background = Literal["learnt", "white", "none"]
-Noise = Literal["const", "none"]
-Precision = Literal["float32", "bfloat16", "float16"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """How subjects are drawn and shown; nothing that a checkpoint decides."""
-
-    psi: float = 0.75  # truncation of w: 1 for none, 0 for the mean subject
-    cutoff: int | None = 14  # rows of ws that are truncated; None for all
-    background: Background = "learnt"  # "white" and "none" keep the volume alone; what EG3D learnt is part of it
-    noise: Noise = "const"  # of the planes' synthesis
-    precision: Precision = "float32"  # of super-resolution's features; the official code has half on a GPU
-    compiled: bool = False  # super-resolution by torch.compile: pays on a GPU, not on the CPU (docs/eg3d.md)
-    low_memory: bool = False  # with gradients: keep no ray and no block of super-resolution, compute them twice
-    rays_at_once: int = 4096  # without gradients, and in low memory
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.psi <= 1:
-            raise ConfigError(f"Truncation psi lies in [0, 1], got {self.psi}.")
-        if (self.cutoff is not None and self.cutoff < 0) or self.rays_at_once < 1:
-            raise ConfigError(f"cutoff is at least 0 and rays_at_once 1, got {self.cutoff} and {self.rays_at_once}.")
-        for name, kind in (("background", Background), ("noise", Noise), ("precision", Precision)):
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigError(f"{name} is {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")
-
-
-class TriplaneRenderer(Renderer, AnySize, Field, Thrifty, Folding):
+class TriplaneRenderer(Renderer, AnySize, Field, Thrifty, Folding, Parted):
     """Any EG3D or PanoHead checkpoint.
 
     Codes are ws, (num_ws, w_dim): what mapping and truncation made of z. The canonical world is the networks' own: they
@@ -246,6 +233,10 @@ class TriplaneRenderer(Renderer, AnySize, Field, Thrifty, Folding):
     def folded(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Folding.folded`."""
         return folded(dict(self.named_parameters()), tensors)
+
+    def part_of(self, name: str) -> Part:
+        """See `Parted.part_of`, and `parts.part_of`: a convention."""
+        return part_of(name.removeprefix("generator."))
 
     def _is_read(self, name: str) -> bool:
         """Whether a parameter has any part in a picture: where noise is off, its strength has none, and so on."""

@@ -34,6 +34,7 @@ class Parts:
     """Which parameters a training group means, by the beginnings of their names."""
 
     decoder: tuple[str, ...]
+    plane_reader: tuple[str, ...]  # the first layer of that
     upsampler: tuple[str, ...]
     blocks: tuple[str, ...]  # one for each block of the plane transformer, in order
     low_rank_modules: tuple[str, ...]  # ends of the names of linear layers that take low-rank changes

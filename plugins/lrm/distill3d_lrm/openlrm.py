@@ -127,6 +127,7 @@ class OpenLRM(ReconstructionModel):
         self.synthesizer = nn.ModuleDict({"decoder": nn.ModuleDict({"net": _perceptron(3 * c.plane_channels)})})
         self.parts = Parts(
             decoder=("synthesizer.decoder.",),
+            plane_reader=("synthesizer.decoder.net.0.",),
             upsampler=("upsampler.",),
             blocks=tuple(f"transformer.layers.{i}." for i in range(c.layers)),
             tokenizer=("encoder.",),

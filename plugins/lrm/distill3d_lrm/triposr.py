@@ -125,6 +125,7 @@ class TripoSR(ReconstructionModel):
         self.decoder.layers = _perceptron(3 * c.plane_channels, c.neurons, c.hidden_layers)
         self.parts = Parts(
             decoder=("decoder.",),
+            plane_reader=("decoder.layers.0.",),
             upsampler=("post_processor.",),
             blocks=tuple(f"backbone.transformer_blocks.{i}." for i in range(c.layers)),
             tokenizer=("image_tokenizer.",),
