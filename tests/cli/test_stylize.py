@@ -46,7 +46,7 @@ def test_a_mesh_that_cannot_be_made_is_one_line_unless_it_is_insisted_on(command
     ("arguments", "sentence"),
     [
         (("none.png", "--model", "RUN"), "There is no picture none.png"),
-        (("aunt.png", "--model", "nowhere"), "There is no run folder nowhere, and it is no Hub id"),
+        (("aunt.png", "--model", "nowhere"), "There is no run folder nowhere, nor runs/nowhere; and it is no Hub id"),
         (("aunt.png", "--model", "."), "is no run folder: it has no config.json"),
         (("aunt.png", "--model", "RUN", "--out", "."), "is not empty"),
         (("aunt.png", "--model", "RUN", "--device", "gpu"), "gpu"),
