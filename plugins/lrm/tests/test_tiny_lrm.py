@@ -302,6 +302,28 @@ def test_a_run_trains_and_comes_back(run, codes):
     assert (before - after).abs().mean() > 1e-4
 
 
+@torch.no_grad()
+def test_a_run_of_low_rank_changes_is_mixed_in_any_amount_and_by_parts(run, codes):
+    stylised = load(run)
+    (own,) = stylised.amounts
+
+    def shown(amount):
+        of = stylised.blend({own: amount})
+        assert isinstance(of, WorldSubjects)
+        return of.render(of.scene(codes[:1]), orbit(torch.zeros(1, 1), torch.zeros(1, 1)), upto="raw")
+
+    whole, nothing, original = shown(1.0), shown(0.0), stylised.original
+    before = original.render(original.scene(codes[:1]), orbit(torch.zeros(1, 1), torch.zeros(1, 1)), upto="raw")
+    assert torch.equal(nothing.raw, before.raw)
+    by_parts = shown({"geometry": 1.0, "texture": 1.0})
+    torch.testing.assert_close(by_parts.raw, whole.raw, atol=2e-5, rtol=0)  # whole weights instead of factors
+    half = (shown(0.5).raw - before.raw).abs().mean() / (whole.raw - before.raw).abs().mean()
+    assert 0.3 < half < 0.7
+    colours = shown({"texture": 1.0})
+    assert not torch.equal(colours.raw, before.raw)
+    assert (colours.depth - before.depth).abs().mean() < 0.5 * (whole.depth - before.depth).abs().mean()
+
+
 def test_a_picture_becomes_a_sheet_a_turntable_a_mesh_and_a_page(run, tmp_path):
     options = StylizeOptions(frames=2, resolution=32, mesh=True)
     made = stylize(EXAMPLES / "held_out_1000.png", str(run), tmp_path / "out", options=options)
