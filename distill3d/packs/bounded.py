@@ -23,7 +23,7 @@ from distill3d.packs.config import ADAPTER, CONFIG, FILES
 LARGEST_HEADER = 1 << 20
 MOST_TENSORS, MOST_AXES = 10_000, 8
 LENGTH = 8  # bytes that tell the header's
-BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1}  # of a number
 
 
 def read_adapter(path: Path, *, sha256: str, size: int, source: str) -> dict[str, Tensor]:
