@@ -1,6 +1,7 @@
 """The genuine client pointed at a stand-in Hub: in this process, where it may be imported already, or in a child."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE")
 
 def point_at(url: str, home: Path, patch: pytest.MonkeyPatch) -> None:
     """As if HF_ENDPOINT and HF_HOME had been set before huggingface_hub was imported, and nobody were signed in."""
-    from huggingface_hub import constants, file_download, hf_api
+    from huggingface_hub import file_download, hf_api
     from huggingface_hub.utils import _http
 
     settings = {
@@ -28,8 +29,11 @@ def point_at(url: str, home: Path, patch: pytest.MonkeyPatch) -> None:
         "HF_HUB_DISABLE_XET": True,
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": False,
     }
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "huggingface_hub"]
     for name, value in settings.items():
-        patch.setattr(constants, name, value, raising=False)
+        for module in modules:  # older versions have copies
+            if name in vars(module):
+                patch.setattr(module, name, value)
     patch.setattr(hf_api.api, "endpoint", url)  # whose methods are the module's functions
     for name in TOKENS:
         patch.delenv(name, raising=False)
