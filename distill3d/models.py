@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distill3d.blending import Amount, AmountOf, amount_by_name, check_amount, mix
 from distill3d.errors import ConfigError, RunError, UnknownNameError, WeightsError
-from distill3d.packs.config import ADAPTER
+from distill3d.packs.config import ADAPTER, CONFIG, tells_of_pack
 from distill3d.renderer import Folding, Renderer
 from distill3d.runs import RunFolder, check_device, fingerprint, open_backbone
 from distill3d.stylisation import Stylisation
@@ -66,7 +66,7 @@ def find_run(model: str | Path) -> RunFolder:
 
 
 def _in_folder(folder: Path) -> Stylisation:
-    if not (folder / ADAPTER).is_file():
+    if not (os.path.lexists(folder / ADAPTER) or tells_of_pack(folder / CONFIG)):
         return RunFolder(folder)
     from distill3d.packs.pack import open_pack
 
@@ -147,6 +147,8 @@ def _load_original(stylisation: Stylisation, device: str, base: str | None, subj
         raise ConfigError(
             f"{stylisation.name} needs the backbone {wanted.name!r}, which is not installed. {error}"
         ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{stylisation.name} cannot be loaded here: {error}") from error
     except WeightsError as error:
         raise WeightsError(f"{_belongs(stylisation)} They could not be loaded: {error}") from error
     return original.requires_grad_(False)
@@ -194,7 +196,11 @@ class Palette:
             )
         if wanted.sha256 not in (None, self.sha256):
             _refuse_base(stylisation, self.original)
-        tensors = stylisation.tensors(trained_of(self.original, stylisation.train))
+        try:
+            mine_before = trained_of(self.original, stylisation.train)
+        except UnknownNameError as error:
+            raise ConfigError(f"{stylisation.name} trained what this {wanted.name!r} has not: {error}") from error
+        tensors = stylisation.tensors(mine_before)
         return Palette(
             self.original,
             self.sha256,

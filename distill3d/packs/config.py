@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from distill3d import __version__
@@ -98,9 +100,9 @@ class PackConfig:
         _check_schema(values, source)
         read = _Reader(values, source)
         return cls(
-            style=read.text("style"),
-            prompt=read.text("prompt"),
-            negative_prompt=read.text("negative_prompt"),
+            style=read.lines("style"),
+            prompt=read.lines("prompt"),
+            negative_prompt=read.lines("negative_prompt"),
             backbone=read.text("backbone"),
             backbone_options={
                 n: tuple(v) if isinstance(v, list) else v for n, v in read.table("backbone_options").items()
@@ -149,7 +151,7 @@ def _part(read: _Reader) -> Part:
 
 def _metrics(read: _Reader) -> Metrics:
     values = read.table("values")
-    return Metrics(read.text("protocol"), {name: read.sub("values").number(name) for name in values})
+    return Metrics(read.lines("protocol"), {name: read.sub("values").number(name) for name in values})
 
 
 LONGEST = 10_000  # characters of a word or a prompt
@@ -165,7 +167,7 @@ class _Reader:
         given = repr(self.values.get(name, "nothing"))
         shown = given if len(given) <= 60 else given[:57] + "..."
         return PackError(
-            f"The {CONFIG} of {self.source} is damaged: {self.place}{name} must be {wanted}, it is {shown}."
+            f"The {CONFIG} of {self.source} is damaged: {self.place}{_one_line(name)} must be {wanted}, it is {shown}."
         )
 
     def get(self, name: str, wanted: str, fits: Callable[[Any], bool]) -> Any:
@@ -174,7 +176,10 @@ class _Reader:
         return self.values[name]
 
     def text(self, name: str) -> str:
-        return self.get(name, "text", lambda v: isinstance(v, str) and len(v) <= LONGEST)
+        return self.get(name, "text of one line", lambda v: _is_text(v))
+
+    def lines(self, name: str) -> str:
+        return self.get(name, "text", lambda v: _is_text(v, but="\n\t"))
 
     def checksum(self, name: str) -> str:
         return self.get(name, "a sha256", lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None)
@@ -190,8 +195,7 @@ class _Reader:
         )
 
     def number(self, name: str) -> float:
-        fits = lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)  # noqa: E731
-        return float(self.get(name, "a finite number", fits))
+        return float(self.get(name, "a finite number", _is_finite))
 
     def table(self, name: str) -> dict[str, Any]:
         return self.get(name, "a table", lambda v: isinstance(v, dict))
@@ -202,3 +206,34 @@ class _Reader:
     def parts(self, name: str) -> list[_Reader]:
         rows = self.get(name, "a list of tables", lambda v: isinstance(v, list) and all(isinstance(r, dict) for r in v))
         return [_Reader(row, self.source, f"{self.place}{name}[{i}].") for i, row in enumerate(rows)]
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def _is_text(value: Any, but: str = "") -> bool:
+    """Whether a terminal and a page can show it: not too long, no escape codes, no halves of characters."""
+    if not isinstance(value, str) or len(value) > LONGEST:
+        return False
+    return all(c in but or unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") for c in value)
+
+
+def _one_line(name: str) -> str:
+    return name if name.isprintable() and len(name) <= 60 else repr(name)[:60]
+
+
+def tells_of_pack(path: Path) -> bool:
+    """Whether a config.json is that of a pack, also one that is damaged or lacks its adapter; never raises."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and _is_small(path) else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "adapter" in found
+
+
+def _is_small(path: Path) -> bool:
+    return path.stat().st_size <= FILES[CONFIG]
