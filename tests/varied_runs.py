@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from distill3d.config import DistillConfig
 from distill3d.files import sha256
 from distill3d.plugins import Offer, registry
+from distill3d.recipe import distill
 from distill3d.renderer import Parted
-from tests.photo_runs import a_run
 from tests.toys import ToyTriplane
 
 
@@ -28,13 +29,22 @@ def load_parted_toy(weights=None, device="cpu"):
     return PartedToy().to(device)
 
 
+def plain_run(config, folder):
+    """A run without the pictures and the report that it is shown by, which take longer than a few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill3d.recipe.write_report", lambda folder: None)
+        for picture in ("preview", "sheet", "turntable"):
+            patch.setattr(f"distill3d.showcase.Showcase.{picture}", lambda self, *step: None)
+        return distill(config, folder)
+
+
 @contextmanager
 def two_runs(folder):
     """FOLDER/one and FOLDER/two, of a zombie each, on a backbone that tells geometry from texture."""
     with pytest.MonkeyPatch.context() as patch:
         offer = Offer("parted-toy", "tests.varied_runs:load_parted_toy", "tests")
         patch.setitem(registry().offers["backbone"], "parted-toy", offer)
-        one = a_run(folder / "one", "parted-toy")
+        one = plain_run(DistillConfig(style="zombie", backbone="parted-toy", steps=2, lr=0.05), folder / "one")
         yield one, varied(one, folder / "two", 2)
 
 
