@@ -5,16 +5,13 @@ DIR/zombie and DIR/pixar, default runs that are there.
 """
 
 import itertools
-import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from distill3d.config import DistillConfig
 from distill3d.models import load
-from distill3d.recipe import distill
 from distill3d.showcase import look
 from distill3d.state_dicts import read_state_dict
 from tests.varied_runs import two_runs
@@ -85,16 +82,6 @@ def test_each_part_takes_its_own_amount_and_both_at_one_are_the_run(runs):
         own = stylised.part_of(name)
         other = "texture" if own == "geometry" else "geometry"
         assert torch.equal(parts[own][name], trained[name]) and torch.equal(parts[other][name], base[name])
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Folders of a zombie and a pixar of the embedded world, default runs."""
-    given = os.environ.get("DISTILL3D_TRAINED")
-    if given:
-        return Path(given) / "zombie", Path(given) / "pixar"
-    folder = tmp_path_factory.mktemp("trained")
-    return tuple(distill(DistillConfig(style=style), folder / style) for style in ("zombie", "pixar"))
 
 
 @pytest.fixture(scope="module")
