@@ -3,8 +3,8 @@
     python benchmarks/pack_formats.py runs/zombie-tiny runs/pixar-tiny [--subjects 64]
 
 Runs of the embedded world. Errors are those that the pack's config.json states: of the change of the weights, relative
-L2, and the largest RMS difference of a picture in [-1, 1] among four subjects from three cameras. Judges look as they do
-in `distill3d evaluate` (docs/evaluate.md): mean probability of the style, CLIP, share of subjects that are found again.
+L2, and the largest RMS difference of a picture in [-1, 1] among four subjects from three cameras. Judges look as in
+`distill3d evaluate` (docs/evaluate.md): mean probability of the style, CLIP, share of subjects that are found again.
 """
 
 from __future__ import annotations
