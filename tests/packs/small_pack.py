@@ -7,11 +7,12 @@ from distill3d.packs.card import card_of
 from distill3d.packs.config import ADAPTER, CARD, CONFIG, SHEET, AdapterInfo, Base, PackConfig
 from distill3d.packs.pack import StylePack, open_pack
 
+NAME = "somebody/zombies"
 TENSORS = bytes(range(256)) * 2000  # 512 kB
 
 
 def small_pack(
-    folder: Path, name="somebody/zombies", *, style="zombie", tensors=TENSORS, sheet: bytes | None = b"a picture"
+    folder: Path, name=NAME, *, style="zombie", tensors=TENSORS, sheet: bytes | None = b"a picture"
 ) -> StylePack:
     folder.mkdir(parents=True, exist_ok=True)
     config = PackConfig(
@@ -28,7 +29,7 @@ def small_pack(
     (folder / CARD).write_text(str(card_of(config, name, pictures=sheet is not None)))
     if sheet is not None:
         (folder / SHEET).write_bytes(sheet)
-    return open_pack(folder)
+    return open_pack(folder, name)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
