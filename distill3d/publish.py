@@ -99,6 +99,7 @@ def make_pack(
     progress("writing the adapter")
     with folder_written_aside(out) as folder:
         save_file(encode(before, trained, options.format), folder / ADAPTER)
+        (folder / ADAPTER).chmod(0o644)  # safetensors writes for its owner alone, and a pack is passed on
         packed = _with(stylised, decode(before, load_tensors(folder / ADAPTER), options.format, source.name))
         adapter = AdapterInfo(
             options.format,

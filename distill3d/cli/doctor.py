@@ -10,7 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 CORE = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "pluggy", "typer")
-EXTRAS = {"control": ("cv2", "canny edges as control pictures")}
+EXTRAS = {
+    "control": ("cv2", "canny edges as control pictures"),
+    "mesh": ("trimesh", "coloured meshes"),
+    "track": ("accelerate", "numbers for TensorBoard"),
+    "video": ("imageio_ffmpeg", "videos as .mp4"),
+    "ray": ("ray", "sweeps on a cluster"),
+}
 
 
 def doctor() -> None:
