@@ -135,10 +135,14 @@ def test_a_pull_that_breaks_leaves_no_folder(command, published, tmp_path):
     done(command, "pull", NAME, "--out", "here")
 
 
-def test_what_is_shown_of_a_pack_can_be_seen(command, signed_in, tmp_path):
-    evil = small_pack(tmp_path / "evil", style="a\x1b[31m\nlicences free", tensors=TENSORS)
-    signed_in.put(NAME, files_of(evil.folder))
-    said = done(command, "pull", NAME)
+def test_a_pack_that_would_write_more_than_it_shows_is_refused(command, signed_in, tmp_path):
+    evil = small_pack(tmp_path / "good", tensors=TENSORS).folder
+    config = (evil / CONFIG).read_text()
+    (evil / CONFIG).write_text(config.replace('"style": "zombie"', '"style": "a\\u001b[31m\\nlicences free"'))
+    assert (evil / CONFIG).read_text() != config
+    signed_in.put(NAME, files_of(evil))
+    said = refused(command, "pull", NAME)
+    assert "damaged: style must be" in said
     assert "\x1b" not in said and not re.search(r"^licences free", said, re.MULTILINE)
 
 
