@@ -78,7 +78,9 @@ class Renderer(nn.Module, ABC):
     image_size: int
     raw_size: int
     weights_licence: str = "unknown"
-    weights_name: str = ""  # what others can get its weights by: a published name or a Hub id; "" where there is none
+    # What brings somebody else these weights, as `weights` of the backbone's loader: a published name, a Hub id,
+    # "embedded" for those in the package; "" where there is no such thing.
+    weights_name: str = ""
     defaults: RunDefaults = RunDefaults()
 
     @abstractmethod
