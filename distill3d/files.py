@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -58,29 +58,72 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_aside(path: Path) -> Iterator[Path]:
-    """The same for a folder of files; an older one of that name is replaced.
+    """The same for a folder of files; an older one of that name is replaced, or the one that a link leads to.
 
     A kill while it is replaced can leave the older one as .NAME.oldPID, whole, and none called NAME.
+
+    Raises:
+        RunError: for what is no folder, the current folder, or one above it; see also `check_replaceable`.
     """
-    aside, older = aside_of(path), path.with_name(f".{path.name}.old{os.getpid()}")
     with storing(path):
-        try:
-            shutil.rmtree(aside, ignore_errors=True)
-            _make_folder(path.parent)
-            aside.mkdir()
+        _check_may_go(path)
+        place = path.resolve() if path.is_symlink() else path
+        with _put_in_place(place) as aside:
             yield aside
-            for file in aside.iterdir():
-                _sync(file)
-            _sync_folder(aside)
-            if path.exists():
-                os.replace(path, older)
-            os.replace(aside, path)
-            _sync_folder(path.parent)
-        finally:
-            if older.exists() and not path.exists():  # the second rename failed
-                os.replace(older, path)
-            shutil.rmtree(aside, ignore_errors=True)
-            shutil.rmtree(older, ignore_errors=True)
+
+
+@contextmanager
+def _put_in_place(path: Path) -> Iterator[Path]:
+    aside, older = aside_of(path), path.with_name(f".{path.name}.old{os.getpid()}")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        _make_folder(path.parent)
+        aside.mkdir()
+        yield aside
+        for file in aside.iterdir():
+            _sync(file)
+        _sync_folder(aside)
+        _check_may_go(path)  # again: work took its time
+        if path.exists():
+            os.replace(path, older)
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    finally:
+        if older.exists() and not path.exists():  # the second rename failed
+            os.replace(older, path)
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def check_replaceable(folder: Path, names: Collection[str]) -> None:
+    """That a folder of these files, which is written whole, may take the place of what is there.
+
+    It may where nothing is, an empty folder, or one that holds nothing but such files: an older one of its kind.
+
+    Raises:
+        RunError: for a folder with anything else in it, the current folder, one above it, a file, or a dead link.
+    """
+    with storing(folder):
+        _check_may_go(folder)
+        if not folder.is_dir():
+            return
+        with os.scandir(folder) as found:
+            others = [each.name for each in found if each.name not in names or each.is_dir(follow_symlinks=False)]
+    if others:
+        raise RunError(f"{folder} holds other things, as {min(others)!r:.100}. Choose another place with --out.")
+
+
+def _check_may_go(path: Path) -> None:
+    """Refuse what a folder cannot take the place of."""
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir():
+        what = "is a link that leads nowhere" if path.is_symlink() and not path.exists() else "is no folder"
+        raise RunError(f"{path} {what}. Choose another place with --out.")
+    here = Path.cwd()
+    if any(path.samefile(folder) for folder in (here, *here.parents)):  # that would take the ground away
+        where = "where you are" if path.samefile(here) else "above where you are"
+        raise RunError(f"{path} is {where}. Choose another place with --out.")
 
 
 def drop_leftovers(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distill3d.errors import ConfigError, RunError
-from distill3d.files import folder_written_aside, storing
+from distill3d.errors import ConfigError
+from distill3d.files import check_replaceable, folder_written_aside
 from distill3d.models import Stylised, load
 from distill3d.report.pictures import contact_sheet, save_picture
 from distill3d.report.video import VideoFormat, check_format, save_video
@@ -98,7 +97,7 @@ def morph(
     """
     options = options or MorphOptions()
     _check(models, options)
-    _check_place(out)
+    check_replaceable(out, ())
     progress("loading", 0, 1)
     palette, names = _palette(models, device, base, token, lambda what: progress(what, 0, 1))
     course = Course.of_strengths(options.strengths) if len(names) == 1 else Course.along(names)
@@ -126,14 +125,6 @@ def _check(models: Sequence[str], options: MorphOptions) -> None:
     if len(models) > 1 and options.strengths is not None:
         raise ConfigError(f"Strengths are of one model, got {len(models)}: {' '.join(models)}.")
     check_format(options.format)
-
-
-def _check_place(out: Path) -> None:
-    with storing(out):
-        if os.path.lexists(out) and any(out.iterdir()):
-            raise RunError(f"{out} is not empty. Choose another place with --out.")
-        if out.exists() and out.samefile(Path.cwd()):  # it is put in its place whole, which takes the ground away
-            raise RunError(f"{out} is where you are. Choose a folder in it with --out.")
 
 
 def _palette(

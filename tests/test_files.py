@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from distill3d.errors import RunError
-from distill3d.files import drop_leftovers, folder_written_aside, sha256, storing, write_text, written_aside
+from distill3d.files import (
+    check_replaceable,
+    drop_leftovers,
+    folder_written_aside,
+    sha256,
+    storing,
+    write_text,
+    written_aside,
+)
 
 NOBODY = 2**31 - 1  # no system gives that number to a process
 
@@ -78,6 +86,80 @@ def test_a_folder_replaces_the_older_one_whole(tmp_path):
                 (aside / name).write_text(name)
     assert sorted(os.listdir(path)) == ["b", "c"]
     assert os.listdir(path.parent) == ["step"]
+
+
+KINDS = {"sheet.png", "table.md"}  # that a folder of this kind may hold
+
+
+def test_a_folder_may_take_the_place_of_nothing_of_an_empty_one_and_of_its_own_kind(tmp_path):
+    path = tmp_path / "out"
+    check_replaceable(path, KINDS)
+    assert not path.exists()
+    path.mkdir()
+    check_replaceable(path, ())
+    (path / "table.md").touch()
+    check_replaceable(path, KINDS)
+    (tmp_path / "link").symlink_to(path)
+    check_replaceable(tmp_path / "link", KINDS)
+
+
+@pytest.mark.parametrize(
+    ("put", "sentence"),
+    [
+        (lambda path: path.touch(), "is no folder"),
+        (lambda path: path.symlink_to("nothing"), "is a link that leads nowhere"),
+        (lambda path: path.symlink_to(path), "is a link that leads nowhere"),
+        (lambda path: (path / "sheet.png").mkdir(parents=True), "holds other things, as 'sheet.png'"),
+        (lambda path: (path / "more" / "table.md").mkdir(parents=True), "holds other things, as 'more'"),
+        (lambda path: [path.mkdir(), (path / "table.md").touch(), (path / ".git").touch()], "things, as '.git'"),
+    ],
+)
+def test_what_is_of_another_kind_is_named_and_stays(tmp_path, put, sentence):
+    path = tmp_path / "out"
+    put(path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError) as refused:
+        check_replaceable(path, KINDS)
+    assert str(refused.value).startswith(f"{path} ") and sentence in str(refused.value)
+    assert str(refused.value).endswith(". Choose another place with --out.")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("check", [lambda path: check_replaceable(path, KINDS), lambda path: write_folder(path, "")])
+@pytest.mark.parametrize("name", [".", "", "..", "../..", "../here", "../../deep", "/", "../../link"])
+def test_the_ground_that_one_stands_on_is_not_replaced(tmp_path, monkeypatch, name, check):
+    here = tmp_path / "deep" / "here"
+    here.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(here)
+    monkeypatch.chdir(here)
+    with pytest.raises(RunError, match=r"is (above )?where you are. Choose another place with --out\."):
+        check(Path(name))
+    assert here.is_dir() and sorted(os.listdir(tmp_path)) == ["deep", "link"]
+
+
+def write_folder(path, text):
+    with folder_written_aside(path) as aside:
+        (aside / "one").write_text(text)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+@pytest.mark.parametrize("put", [Path.touch, lambda path: path.symlink_to("nothing")])
+def test_only_folders_are_replaced_by_folders(tmp_path, put, when):
+    path = tmp_path / "out"
+    if when == "before":
+        put(path)
+    with pytest.raises(RunError, match=r"out is .*Choose another place with --out"), folder_written_aside(path):
+        put(path)
+    assert os.listdir(tmp_path) == ["out"] and (path.is_symlink() or path.is_file())
+
+
+def test_a_link_to_a_folder_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    write_folder(tmp_path / "large disk" / "out", "old")
+    (tmp_path / "out").symlink_to(tmp_path / "large disk" / "out")
+    write_folder(tmp_path / "out", "new")
+    assert (tmp_path / "out").is_symlink() and sorted(os.listdir(tmp_path)) == ["large disk", "out"]
+    assert (tmp_path / "large disk" / "out" / "one").read_text() == "new"
+    assert os.listdir(tmp_path / "large disk") == ["out"]
 
 
 def test_what_an_ended_process_left_behind_does_not_come_along(tmp_path):

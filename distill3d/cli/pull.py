@@ -18,12 +18,13 @@ def pull(
     out: Annotated[Path | None, typer.Option(help="A new folder for it. (default: the Hugging Face cache)")] = None,
 ) -> None:
     """Fetch a style pack from the Hugging Face Hub, and say what it is."""
-    from distill3d.packs.copies import check_is_free, check_whole, copy_pack
+    from distill3d.files import check_replaceable
+    from distill3d.packs.copies import check_whole, copy_pack
     from distill3d.packs.hub import fetch
     from distill3d.packs.pack import open_pack
 
     if out is not None:
-        check_is_free(out)
+        check_replaceable(out, ())
     pack = open_pack(fetch(model, told=typer.echo), model)
     check_whole(pack)
     for line in _described(pack):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from distill3d.errors import PackError
-from distill3d.files import folder_written_aside
+from distill3d.files import check_replaceable, folder_written_aside
 from distill3d.packs.bounded import read_adapter
 from distill3d.packs.card import card_of
 from distill3d.packs.config import ADAPTER, CARD, FILES, SHEET, TURNTABLE
@@ -23,27 +22,16 @@ def check_whole(pack: StylePack) -> None:
     read_adapter(pack.folder / ADAPTER, sha256=stored.sha256, size=stored.size, source=pack.name)
 
 
-def check_is_free(out: Path) -> None:
-    """That a folder can be made there.
-
-    Raises:
-        PackError: if something is there already.
-    """
-    if out.exists() or out.is_symlink():
-        raise PackError(f"{out} is there already. Choose another folder with --out.")
-
-
 def copy_pack(pack: StylePack, out: Path, *, pictures: bool = True) -> StylePack:
     """Copy the files of a pack: the new folder is there whole, or not at all.
 
     Args:
-        out: a new folder.
+        out: a folder, new or empty.
         pictures: False leaves them out.
     Raises:
-        PackError: if something is there already.
-        RunError: if it cannot be written.
+        RunError: if something is there already, or it cannot be written.
     """
-    check_is_free(out)
+    check_replaceable(out, ())
     left_out = () if pictures else (SHEET, TURNTABLE)
     with folder_written_aside(out) as folder:
         for name in FILES:
