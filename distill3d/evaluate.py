@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill3d.errors import ConfigError
-from distill3d.files import as_file_name, folder_written_aside
+from distill3d.files import as_file_name, check_replaceable, folder_written_aside, sha256
 from distill3d.models import find_model, load_stylised
+from distill3d.packs.config import ADAPTER
 from distill3d.plugins import registry
 from distill3d.recipe import find_style
 from distill3d.renderer import Renderer
 from distill3d.report.page import write_report
 from distill3d.report.pictures import save_picture
-from distill3d.runs import RunFolder, fingerprint, versions
+from distill3d.runs import RunFolder, fingerprint, trained_weights, versions
 from distill3d.showcase import look
 from distill3d.styles import Style
 from distill3d.stylisation import Stylisation
@@ -87,11 +88,14 @@ def evaluate_run(
     stylised = load_stylised(found, device=device, base=base)
     original = stylised.original
     folder = out or _folder_of(found)
+    check_replaceable(folder, (JSON, TABLE, SHEET))
     if not has_truth(original, style.name):
         return _without_truth(found, folder, style, original, stylised, against, progress)
     generators: dict[str, Renderer] = {found.name: stylised}
     for other in against:
-        name, generator = _comparable(find_model(other), style, original, device, base)
+        name, generator = _comparable(
+            find_model(other, told=lambda what: progress(what, 0, 1)), style, original, device, base
+        )
         generators[name if name not in generators else str(other)] = generator
     setting = Setting.of(seeds)
     truth = true_pictures(setting, setting.identity(original), style.name, cache=cache, progress=progress)
@@ -101,7 +105,7 @@ def evaluate_run(
         progress("measuring", done, len(generators) + 1)
         rows[name] = exam.measure(generator)
     progress("measuring", len(generators), len(generators) + 1)
-    evaluation = Evaluation(style.name, len(seeds), {**rows, **exam.references()}, _made_with(original))
+    evaluation = Evaluation(style.name, len(seeds), {**rows, **exam.references()}, _made_with(found, original))
     others = _general(style, original, stylised, core=False)
     sheet = style_sheet(query_pictures(original, setting), query_pictures(stylised, setting), truth.sheet)
     with folder_written_aside(folder) as aside:
@@ -146,7 +150,7 @@ def _without_truth(
     others = _general(style, original, stylised, core=True)
     plain = {name: value if math.isfinite(value) else None for name, value in others.items()}
     with folder_written_aside(folder) as aside:
-        values = {"schema": 1, "style": style.name, "metrics": plain, "made_with": _made_with(original)}
+        values = {"schema": 1, "style": style.name, "metrics": plain, "made_with": _made_with(found, original)}
         (aside / JSON).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     progress("measuring", 1, 1)
     remark = (
@@ -182,8 +186,10 @@ def _comparable(
     return found.name, stylised
 
 
-def _made_with(original: Renderer) -> dict[str, str]:
-    return {**versions(), "backbone_sha256": fingerprint(original)}
+def _made_with(found: Stylisation, original: Renderer) -> dict[str, str]:
+    """What a repetition needs; the figures are those of these weights."""
+    weights = trained_weights(found.folder) if isinstance(found, RunFolder) else found.folder / ADAPTER
+    return {**versions(), "backbone_sha256": fingerprint(original), "weights_sha256": sha256(weights)}
 
 
 def _shipped_judges() -> Panel:

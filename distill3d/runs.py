@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -111,11 +110,6 @@ def check_device(name: str) -> None:
         raise ConfigError(
             f"There is no device {name!r} here. There is: {', '.join(here)}. Choose with --device."
         ) from error
-
-
-def without_subjects(config: DistillConfig) -> DistillConfig:
-    """The config without the paths that `--subjects` gave."""
-    return replace(config, backbone_options={k: v for k, v in config.backbone_options.items() if k != "subjects"})
 
 
 def load_backbone(config: DistillConfig, device: str | None = None) -> Renderer:

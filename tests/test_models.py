@@ -15,8 +15,9 @@ from distill3d.publish import make_pack
 from distill3d.renderer import FromPhotos
 from distill3d.runs import RunFolder
 from distill3d.showcase import look
+from tests import toys
 from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
-from tests.toys import PhotoToy
+from tests.toys import PhotoToy, load_photo_toy
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -87,7 +88,6 @@ def test_a_loaded_model_is_its_backbones_own_and_knows_the_original(here):
     assert model.amounts == {"zombie-toy": 1.0}
     assert not same(model, model.original)
     assert model.state_dict().keys() == model.original.state_dict().keys()  # it does not hold the original too
-    assert not any(p.requires_grad for p in model.original.parameters())
 
 
 def test_a_copy_of_a_loaded_model_can_be_mixed_too(here):
@@ -126,7 +126,11 @@ def test_the_command_lines_mixture_is_the_same(here):
 def test_two_folders_of_one_name_are_two_styles(here, tmp_path):
     shutil.copytree(here / "runs" / "other", tmp_path / "zombie-toy")
     mixed = load("zombie").blend({str(tmp_path / "zombie-toy"): 1.0})
-    assert len(mixed.amounts) == 2
+    assert mixed.amounts == {"zombie-toy": 1.0, str(tmp_path / "zombie-toy"): 1.0}
+    assert mixed.blend({str(tmp_path / "zombie-toy"): 0.5}).amounts == {
+        **mixed.amounts,
+        str(tmp_path / "zombie-toy"): 0.5,
+    }
     assert same(mixed, load("zombie").blend({"runs/other": 1.0}))
 
 
@@ -134,6 +138,80 @@ def test_styles_of_two_backbones_do_not_mix(here, tmp_path):
     a_run(tmp_path / "another", backbone="toy")
     with pytest.raises(ConfigError, match="style of backbone 'toy', and this one is 'photo-toy': only styles of one"):
         load("zombie").blend({str(tmp_path / "another"): 1.0})
+
+
+@pytest.mark.parametrize("second", ["runs/zombie-toy", "runs/../runs/zombie-toy", "zombie-toy"])
+def test_one_style_by_two_names_is_no_mixture(here, second):
+    with pytest.raises(ConfigError, match="zombie-toy and zombie-toy are the same style; name it once"):
+        load_mixture({"zombie": 0.6, second: 0.4})
+    with pytest.raises(ConfigError, match="names zombie-toy a second time; name it once"):
+        load("zombie").blend({"zombie": 0.6, second: 0.4})
+
+
+def test_a_folder_of_a_style_that_is_mixed_already_is_that_style(here):
+    assert load("zombie").blend({str(here / "runs" / "zombie-toy"): 0.5}).amounts == {"zombie-toy": 0.5}
+
+
+def test_a_name_that_is_the_style_of_several_is_asked_about(here):
+    mixed = load("zombie-toy").blend({"pack": 0.5})
+    assert mixed.amounts == {"zombie-toy": 1.0, "pack": 0.5}
+    with pytest.raises(ConfigError, match="zombie could be any of zombie-toy, pack. Say which"):
+        mixed.blend({"zombie": 0.2})
+
+
+def test_a_bare_name_in_a_mixture_is_a_model_and_not_the_style_of_another(here):
+    """The pack is of style zombie too; `zombie` is runs/zombie-toy all the same."""
+    assert load_mixture({"pack": 0.5, "zombie": 0.25}).amounts == {"pack": 0.5, "zombie-toy": 0.25}
+
+
+def test_a_misspelt_folder_below_runs_is_not_asked_of_the_hub(here, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: pytest.fail("asked"))
+    with pytest.raises(RunError, match=r"no run folder runs/zombei-toy\. Did you mean runs/zombie-toy\?"):
+        find_model("runs/zombei-toy")
+    with pytest.raises(RunError, match=r"no run folder zombei-toy, .* Did you mean runs/zombie-toy\?"):
+        find_model("zombei-toy")
+
+
+@pytest.mark.parametrize("weights", ["somebody/huge", "somebody/huge@main", "a/b/c"])
+def test_a_pack_does_not_choose_what_is_downloaded_as_its_base(here, tmp_path, monkeypatch, weights):
+    asked = []
+
+    def load_asked(weights=None, device="cpu"):
+        asked.append(weights)
+        return load_photo_toy(None, device)
+
+    monkeypatch.setattr(toys, "load_photo_toy", load_asked)
+    shutil.copytree(here / "pack", tmp_path / "pack")
+    path = tmp_path / "pack" / "config.json"
+    values = json.loads(path.read_text())
+    values["base"]["weights"] = weights
+    path.write_text(json.dumps(values))
+    assert same(load(tmp_path / "pack"), load(here / "pack"))  # the backbone's own are the right ones
+    values["base"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(values))
+    with pytest.raises(WeightsError, match=f"published as {weights}, .* Give the right ones with --base {weights}"):
+        load(tmp_path / "pack")
+    assert set(asked) <= {None, ""}
+    load_asked(weights)
+    with pytest.raises(WeightsError, match="are others"):
+        load(tmp_path / "pack", base=weights)
+    assert asked[-1] == weights  # the user may
+
+
+def test_a_base_that_cannot_be_loaded_is_named(here, tmp_path, monkeypatch):
+    def missing(weights=None, device="cpu"):
+        raise WeightsError("The checkpoint is not here. Get it with: toy fetch.")
+
+    monkeypatch.setattr(toys, "load_photo_toy", missing)
+    sentence = r"pack belongs to weights of backbone 'photo-toy', sha256 .* could not be loaded: .* toy fetch"
+    with pytest.raises(WeightsError, match=sentence):
+        load("pack")
+
+
+def test_nothing_of_a_loaded_model_asks_for_a_gradient(here):
+    model = load("zombie")
+    for renderer in (model, model.blend({"zombie": 0.5}), model.original):
+        assert not any(p.requires_grad for p in renderer.parameters())
 
 
 def test_subjects_of_a_run_can_be_left_out(here, tmp_path):

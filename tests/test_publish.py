@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from PIL import Image
 
 from distill3d import publish
 from distill3d.errors import ConfigError, RunError
+from distill3d.files import sha256
 from distill3d.models import load
 from distill3d.packs.config import ADAPTER, CARD, CONFIG, FILES, SHEET, TURNTABLE
 from distill3d.packs.pack import open_pack
-from distill3d.publish import TRIED_SEEDS, TRIED_YAWS, PackOptions, make_pack
+from distill3d.publish import TRIED_SEEDS, TRIED_YAWS, PackOptions, make_pack, preview_card
 from distill3d.runs import fingerprint, load_backbone
 from distill3d.showcase import look
 from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
@@ -119,18 +121,58 @@ def test_photographs_that_somebody_gave_are_not_shown_unless_asked_for(run, tmp_
 def test_an_evaluation_is_on_the_card(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "evaluation").mkdir()
-    rows = {"run": {"style_accuracy": 0.93, "psnr": None}, "ceiling": {"style_accuracy": 1.0}}
-    (copy / "evaluation" / "evaluation.json").write_text(json.dumps({"subjects": 64, "rows": rows}))
-    content = make_pack(copy, tmp_path / "pack", repo_id="somebody/zombie").content
+    rows = {"mine": {"style_accuracy": 0.93, "psnr": None}, "ceiling": {"style_accuracy": 1.0}}
+    made_with = {"weights_sha256": sha256(copy / "weights.safetensors")}
+    found = {"subjects": 64, "rows": rows, "made_with": made_with}
+    (copy / "evaluation" / "evaluation.json").write_text(json.dumps(found))
+    content = make_pack(copy, tmp_path / "pack", repo_id="somebody/zombie").content  # its folder has another name now
     assert content.metrics.values == {"style_accuracy": 0.93}
-    assert "on 64 of its subjects" in content.metrics.protocol
+    assert content.metrics.protocol.endswith("on 64 of its subjects that no run trains on")
+    options = PackOptions(format="half", pictures=False)
+    small = make_pack(copy, tmp_path / "small", repo_id="somebody/zombie", options=options).content
+    assert small.metrics.protocol.endswith("of the run itself, of which this pack has the half form")
+    made_with["weights_sha256"] = "0" * 64  # the run was resumed after it was measured
+    (copy / "evaluation" / "evaluation.json").write_text(json.dumps(found))
+    assert make_pack(copy, tmp_path / "pack", repo_id="somebody/zombie").content.metrics is None
+
+
+def test_the_preview_is_the_card_of_the_pack(run, pack):
+    assert str(preview_card(run, repo_id="somebody/zombie")) == (pack.folder / CARD).read_text()
+
+
+def test_nothing_but_an_older_pack_is_replaced(run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "thesis.tex").touch()
+    monkeypatch.chdir(tmp_path / "work")
+    for out in (copy, tmp_path / "work", tmp_path, tmp_path / "work" / "thesis.tex", Path(".")):
+        with pytest.raises(RunError, match="Choose another place with --out"):
+            make_pack(copy, out, repo_id="somebody/zombie")
+    assert (tmp_path / "work" / "thesis.tex").is_file()
+    assert (copy / "checkpoints").is_dir()
+
+
+def test_a_damaged_sheet_is_drawn_again(run, pack, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "sheet.png").write_bytes(b"no picture")
+    again = make_pack(copy, tmp_path / "pack", repo_id="somebody/zombie")
+    assert (again.folder / SHEET).read_bytes() == (pack.folder / SHEET).read_bytes()
+
+
+def test_a_run_whose_subjects_are_gone_can_still_be_packed_exactly(tmp_path):
+    photo = a_photo(tmp_path / "me.png")
+    other = a_run(tmp_path / "of-me", backbone_options={"subjects": (str(photo),)})
+    photo.unlink()
+    assert make_pack(other, tmp_path / "pack", repo_id="somebody/me").content.adapter.format == "full"
+    with pytest.raises(ConfigError, match="There are no subjects"):
+        make_pack(other, tmp_path / "shown", repo_id="somebody/me", options=PackOptions(pictures=True))
 
 
 def test_a_pack_that_cannot_be_finished_leaves_nothing(run, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(publish, "write_pack_files", full)
+    monkeypatch.setattr(publish, "card_of", full)
     with pytest.raises(RunError, match="The disk is full"):
         make_pack(run, tmp_path / "pack", repo_id="somebody/zombie")
     assert list(tmp_path.iterdir()) == []

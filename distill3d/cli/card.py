@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,12 +20,13 @@ def card(
     ] = "full",
     out: Annotated[Path | None, typer.Option(help="A file for it. (default: it is shown)")] = None,
     base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
 ) -> None:
     """Show the card that a run gets as a style pack on the Hub."""
     from rich.console import Console
     from rich.markdown import Markdown
 
-    made = _made(run, repo, form, base)
+    made = _made(run, repo, form, base, device)
     if out is not None:
         from distill3d.files import write_text
 
@@ -40,19 +40,21 @@ def card(
         typer.echo(str(made), nl=False)
 
 
-def _made(run: str, repo: str | None, form: str, base: str | None) -> ModelCard:
+def _made(run: str, repo: str | None, form: str, base: str | None, device: str | None) -> ModelCard:
     """The card of a pack that is there, or of one that is made aside and thrown away."""
+    from rich.console import Console
+
     from distill3d.models import find_model
     from distill3d.packs.card import card_of
     from distill3d.packs.config import SHEET
     from distill3d.packs.pack import StylePack
-    from distill3d.publish import PackOptions, make_pack
+    from distill3d.publish import PackOptions, preview_card
 
-    found = find_model(run)
+    found = find_model(run, told=lambda what: typer.echo(what, err=True))
     if isinstance(found, StylePack):
         return card_of(found.content, repo or found.name, pictures=(found.folder / SHEET).is_file())
-    repo = repo or f"user/{found.name}"
-    with tempfile.TemporaryDirectory() as aside:
-        options = PackOptions(format=form)  # type: ignore[arg-type]  # it checks the word
-        pack = make_pack(found.folder, Path(aside) / "pack", repo_id=repo, options=options, base=base)
-        return card_of(pack.content, repo, pictures=(pack.folder / SHEET).is_file())
+    options = PackOptions(format=form)  # type: ignore[arg-type]  # it checks the word
+    with Console(stderr=True).status("loading"):
+        return preview_card(
+            found.folder, repo_id=repo or f"user/{found.name}", options=options, base=base, device=device
+        )

@@ -20,6 +20,7 @@ def pack(
         typer.Option(help="Sheet and turntable. (default: unless photographs that you gave are on them)"),
     ] = None,
     base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
 ) -> None:
     """Write a run as a style pack, without pushing it anywhere."""
     from rich.console import Console
@@ -31,7 +32,13 @@ def pack(
     found = find_run(run)
     with Console(stderr=True).status("loading") as status:
         made = make_pack(
-            found.folder, out, repo_id=repo or f"user/{found.name}", options=options, base=base, progress=status.update
+            found.folder,
+            out,
+            repo_id=repo or f"user/{found.name}",
+            options=options,
+            base=base,
+            device=device,
+            progress=status.update,
         )
     typer.echo(describe(made.content.adapter.format, made.content.adapter.size, made.content.adapter.pictures_error))
     typer.echo(f"Wrote {out}")
