@@ -19,7 +19,9 @@ from distill3d.licences import (
     Part,
     check_commercial,
     commercial_use,
+    is_open,
     known_licence,
+    licence_of,
     licence_of_model,
     not_open,
     pack_licence,
@@ -113,9 +115,19 @@ def test_a_part_that_says_unknown_stays_unknown_whatever_its_name():
 )
 def test_the_strictest_counts_and_unknown_is_not_yes(texts, together):
     assert commercial_use(parts(*texts)) == together
-    is_open = together in ("yes", "with conditions")
-    assert verdict(parts(*texts)).startswith("Commercial use is open") == is_open
-    assert (not not_open(parts(*texts))) == (is_open or not texts)
+    expected = together in ("yes", "with conditions")
+    assert is_open(parts(*texts)) == verdict(parts(*texts)).startswith("Commercial use is open") == expected
+    assert (not not_open(parts(*texts))) == (expected or not texts)
+    if expected:
+        check_commercial(parts(*texts))
+    else:
+        with pytest.raises(ConfigError, match="--commercial-ok was asked for"):
+            check_commercial(parts(*texts))
+
+
+def test_a_run_that_noted_no_parts_is_refused_with_what_to_do():
+    with pytest.raises(ConfigError, match=r"nobody noted whose weights it was made with.*Leave it out, or take"):
+        check_commercial(())
 
 
 def test_the_verdict_names_what_closes_it_and_the_conditions_that_open_it():
@@ -134,6 +146,9 @@ def test_the_verdict_names_what_closes_it_and_the_conditions_that_open_it():
         (("MIT", "MIT"), "mit", None),
         (("MIT", "CreativeML OpenRAIL-M", "OpenRAIL", "MIT"), "creativeml-openrail-m", None),
         (("MIT", "OpenRAIL"), "openrail", None),
+        (("CC-BY-4.0", "MIT"), "cc-by-4.0", None),
+        (("CC-BY-4.0", "OpenRAIL"), "other", "openrail-and-cc-by-4.0"),
+        (("CC0-1.0", "BSD-2-Clause"), "bsd-2-clause", None),
         (("CC-BY-NC-4.0", "Apache-2.0"), "cc-by-nc-4.0", None),
         (("CC-BY-NC-4.0", "CreativeML OpenRAIL-M"), "other", "cc-by-nc-4.0-and-creativeml-openrail-m"),
         ((EG3D, "Apache-2.0"), "other", "nvidia-source-code-license-for-eg3d"),
@@ -150,6 +165,44 @@ def test_a_packs_licence_follows_from_what_binds_its_parts(texts, licence, name)
     front = {"license": pack.license, "license_name": pack.license_name, "license_link": pack.license_link}
     lines = "\n".join(f"{key}: {value}" for key, value in front.items() if value)
     assert validate_card(f"---\n{lines}\n---\n") == []
+
+
+def test_naming_authors_binds_a_pack_and_leaves_commercial_use_open():
+    said = parts("CC-BY-4.0", "MIT")
+    assert [licence.says for licence in pack_licence(said).binding] == ["name its authors"]
+    assert commercial_use(said) == "yes" and verdict(said) == "Commercial use is open."
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "counts"),
+    [
+        ("ffhq512-128", "MIT", "nvidia-source-code-license-for-eg3d"),
+        ("ffhq512-128", "unknown", "nvidia-source-code-license-for-eg3d"),
+        ("ffhq512-128", "CC-BY-NC-4.0", "nvidia-source-code-license-for-eg3d"),
+        ("SG161222/Realistic_Vision_V5.1_noVAE", "Apache-2.0", "creativeml-openrail-m"),
+        ("stabilityai/TripoSR", "Apache-2.0", "mit"),
+        ("stabilityai/TripoSR", "CC-BY-4.0", "cc-by-4.0"),
+        ("stabilityai/TripoSR", "CC-BY-NC-4.0", "cc-by-nc-4.0"),
+        ("stabilityai/TripoSR", "something", "unknown"),
+        ("nobody/knows", "MIT", "mit"),
+    ],
+)
+def test_of_what_a_part_says_and_what_is_known_of_it_the_stricter_counts(name, said, counts):
+    part = Part("backbone", name, said)
+    assert licence_of(part).id == counts
+    assert [licence.id for licence in pack_licence([part]).binding] == [counts]
+    assert commercial_use([part]) == licence_of(part).commercial
+    model = MODELS.get(name)
+    assert source_of(part) == (model.source if model and model.licence == counts else licence_of(part).source)
+
+
+def test_a_part_that_claims_more_than_is_known_of_it_is_told_so():
+    part = Part("backbone", "ffhq512-128", "MIT")
+    told = "the backbone ffhq512-128 is under NVIDIA Source Code License for EG3D (it says MIT)"
+    assert told in verdict([part])
+    with pytest.raises(ConfigError, match=r"\(it says MIT\), see https://github.com/NVlabs/eg3d/blob/main/LICENSE.txt"):
+        check_commercial([part])
+    assert "it says" not in verdict([replace(part, licence=EG3D)]) + verdict([replace(part, licence="unknown")])
 
 
 def test_what_only_measured_binds_no_pack_but_closes_commercial_use():
@@ -387,6 +440,21 @@ def test_a_strangers_words_do_nothing_to_the_terminal(tmp_path):
     assert (
         "\x1b" not in said and "\u202e" not in said and "scorer [2J" in said and max(map(len, said.splitlines())) < 500
     )
+
+
+def test_the_command_tells_a_part_that_claims_more_than_is_known_of_it(tmp_path):
+    run = run_with(tmp_path)
+    (run / "licences.json").write_text(parts_to_json([Part("backbone", "ffhq512-128", "MIT")]))
+    asked = told(run, "--commercial-ok")
+    line = next(line for line in asked.output.splitlines() if line.startswith("backbone"))
+    assert asked.exit_code == 1
+    assert "NVIDIA Source Code License for EG3D (it says MIT)  no" in line and "NVlabs/eg3d" in line
+
+
+def test_a_licence_that_is_cut_on_the_screen_is_judged_whole(tmp_path):
+    run = run_with(tmp_path)
+    (run / "licences.json").write_text(parts_to_json([Part("backbone", "", "MIT" + 200 * " -" + "nobody knows")]))
+    assert told(run, "--commercial-ok").exit_code == 1
 
 
 def test_the_command_reads_a_style_pack_too(tmp_path):

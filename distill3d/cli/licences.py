@@ -20,33 +20,32 @@ def licences(
     ] = False,
 ) -> None:
     """Whose weights a run was made with, under which licences, and whether commercial use is open."""
-    from distill3d.licences import not_open, verdict
+    from distill3d.licences import is_open, verdict
     from distill3d.models import find_model
 
-    parts = [_printable(part) for part in find_model(run).parts]
+    parts = find_model(run).parts
     for line in _table(parts):
         typer.echo(line)
     typer.echo(verdict(parts))
     typer.echo("What is known of licences, and where it is written: docs/licences.md. This is no legal advice.")
-    if commercial_ok and (not_open(parts) or not parts):
+    if commercial_ok and not is_open(parts):
         raise typer.Exit(1)
-
-
-def _printable(part: Part) -> Part:
-    """What a stranger's pack says, on one line of a terminal and nothing else."""
-    from distill3d.packs.markdown import one_line
-
-    return type(part)(*(one_line(text)[:LONGEST] for text in (part.role, part.name, part.licence)))
 
 
 def _table(parts: Sequence[Part]) -> list[str]:
     """A line for each part, in columns."""
-    from distill3d.licences import UNKNOWN, known_licence, source_of
+    from distill3d.licences import licence_in_words, licence_of, source_of
 
     rows = [("part", "name", "licence", "commercial use", "source")]
     for part in parts:
-        known = known_licence(part.licence)
-        name = known.name if known is not UNKNOWN else part.licence or UNKNOWN.name
-        rows.append((part.role, part.name or "-", name, known.commercial, source_of(part) or "-"))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]
+        rows.append((part.role, part.name, licence_in_words(part), licence_of(part).commercial, source_of(part)))
+    cells = [[_cell(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip() for row in cells]
+
+
+def _cell(text: str) -> str:
+    """What a stranger's pack says, on one line of a terminal and nothing else."""
+    from distill3d.packs.markdown import one_line
+
+    return one_line(text)[:LONGEST] or "-"

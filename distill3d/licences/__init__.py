@@ -1,11 +1,22 @@
 """What the parts of a run may be used for."""
 
-from distill3d.licences.known import LICENCES, MODELS, UNKNOWN, Licence, known_licence, licence_of_model, source_of
+from distill3d.licences.known import (
+    LICENCES,
+    MODELS,
+    UNKNOWN,
+    Licence,
+    known_licence,
+    licence_of,
+    licence_of_model,
+    source_of,
+)
 from distill3d.licences.part import Part
 from distill3d.licences.verdict import (
     PackLicence,
     check_commercial,
     commercial_use,
+    is_open,
+    licence_in_words,
     not_open,
     pack_licence,
     verdict,
@@ -22,7 +33,10 @@ __all__ = [
     "Part",
     "check_commercial",
     "commercial_use",
+    "is_open",
     "known_licence",
+    "licence_in_words",
+    "licence_of",
     "licence_of_model",
     "not_open",
     "pack_licence",

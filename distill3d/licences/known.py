@@ -10,6 +10,8 @@ from typing import Literal
 from distill3d.licences.part import Part
 
 Commercial = Literal["yes", "with conditions", "no", "unknown"]
+STRICTNESS: tuple[Commercial, ...] = ("yes", "with conditions", "unknown", "no")  # the last is the strictest
+OPEN: tuple[Commercial, ...] = ("yes", "with conditions")
 HUB = "https://huggingface.co/"
 
 
@@ -25,18 +27,29 @@ class Licence:
     spellings: tuple[str, ...] = ()  # by which parts call it, beside its id and name
     on_hub: bool = True  # whether `id` is one of the Hub's identifiers
     includes: tuple[str, ...] = ()  # ids of licences whose conditions are among its own
+    notice_only: bool = False  # asks for no more than that its notice is kept, so it binds nothing derived from it
+
+    @property
+    def strictness(self) -> int:
+        """The more, the less it allows."""
+        return STRICTNESS.index(self.commercial)
 
 
 UNKNOWN = Licence("unknown", "unknown", "unknown", "", "nobody said which it is, so nothing is granted")
 
 RAIL = "uses that its attachment A lists are forbidden, and that goes for everything derived from it"
 
+
+def _notice_only(identifier: str, name: str, source: str, says: str) -> Licence:
+    return Licence(identifier, name, "yes", source, says, notice_only=True)
+
+
 _LICENCES = (
-    Licence("apache-2.0", "Apache-2.0", "yes", "https://www.apache.org/licenses/LICENSE-2.0", "keep its notices"),
-    Licence("mit", "MIT", "yes", "https://opensource.org/license/mit", "keep its notice"),
-    Licence("bsd-3-clause", "BSD-3-Clause", "yes", "https://opensource.org/license/bsd-3-clause", "keep its notice"),
-    Licence("bsd-2-clause", "BSD-2-Clause", "yes", "https://opensource.org/license/bsd-2-clause", "keep its notice"),
-    Licence("cc0-1.0", "CC0-1.0", "yes", "https://creativecommons.org/publicdomain/zero/1.0/", "no condition"),
+    _notice_only("apache-2.0", "Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", "keep its notices"),
+    _notice_only("mit", "MIT", "https://opensource.org/license/mit", "keep its notice"),
+    _notice_only("bsd-3-clause", "BSD-3-Clause", "https://opensource.org/license/bsd-3-clause", "keep its notice"),
+    _notice_only("bsd-2-clause", "BSD-2-Clause", "https://opensource.org/license/bsd-2-clause", "keep its notice"),
+    _notice_only("cc0-1.0", "CC0-1.0", "https://creativecommons.org/publicdomain/zero/1.0/", "no condition"),
     Licence("cc-by-4.0", "CC-BY-4.0", "yes", "https://creativecommons.org/licenses/by/4.0/", "name its authors"),
     Licence(
         "creativeml-openrail-m",
@@ -179,7 +192,19 @@ def licence_of_model(name: str) -> str:
     return LICENCES[MODELS[name].licence].name if name in MODELS else UNKNOWN.name
 
 
+def licence_of(part: Part) -> Licence:
+    """What a part is under: the stricter of what it says and of what was looked up of a model of its name.
+
+    Where neither is stricter, what was looked up.
+    """
+    said = known_licence(part.licence)
+    if part.name not in MODELS:
+        return said
+    looked_up = LICENCES[MODELS[part.name].licence]
+    return max(looked_up, said, key=lambda licence: (licence.strictness, not licence.notice_only))
+
+
 def source_of(part: Part) -> str:
     """Where it is written what a part's licence is: its publisher's page, else the licence's text; "" for neither."""
-    model, licence = MODELS.get(part.name), known_licence(part.licence)
+    model, licence = MODELS.get(part.name), licence_of(part)
     return model.source if model is not None and model.licence == licence.id else licence.source

@@ -6,62 +6,81 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from distill3d.errors import ConfigError
-from distill3d.licences.known import LICENCES, UNKNOWN, Commercial, Licence, known_licence, source_of
+from distill3d.licences.known import LICENCES, OPEN, UNKNOWN, Commercial, Licence, known_licence, licence_of, source_of
 from distill3d.licences.part import Part
 
-STRICTNESS: tuple[Commercial, ...] = ("yes", "with conditions", "unknown", "no")
-OPEN: tuple[Commercial, ...] = ("yes", "with conditions")
 PAGE = "docs/licences.md"
+LONGEST = 100  # characters of what a part says of itself
+NOBODY_NOTED = "nobody noted whose weights it was made with"
 
 
 def commercial_use(parts: Iterable[Part]) -> Commercial:
     """What they allow together: the strictest counts, and what is unknown is not allowed. No parts: unknown."""
-    said = [known_licence(part.licence).commercial for part in parts]
-    return max(said, key=STRICTNESS.index, default="unknown")
+    return max(map(licence_of, parts), key=lambda licence: licence.strictness, default=UNKNOWN).commercial
+
+
+def is_open(parts: Iterable[Part]) -> bool:
+    """Whether commercial use is; that of what nobody noted the parts of is not."""
+    return commercial_use(parts) in OPEN
 
 
 def not_open(parts: Iterable[Part]) -> list[Part]:
     """Those whose licence does not allow commercial use, or is unknown."""
-    return [part for part in parts if known_licence(part.licence).commercial not in OPEN]
+    return [part for part in parts if not is_open([part])]
 
 
 def verdict(parts: Sequence[Part]) -> str:
     """Whether commercial use is open, in one sentence."""
-    allowed, closed = commercial_use(parts), not_open(parts)
     if not parts:
-        return "Commercial use is not open: nobody noted whose weights it was made with."
-    if allowed == "yes":
+        return f"Commercial use is not open: {NOBODY_NOTED}."
+    if not is_open(parts):
+        return f"Commercial use is not open: {'; '.join(_why(part) for part in not_open(parts))}."
+    conditional = {licence for licence in map(licence_of, parts) if licence.commercial == "with conditions"}
+    if not conditional:
         return "Commercial use is open."
-    if allowed == "with conditions":
-        said = {known_licence(part.licence) for part in parts if commercial_use([part]) == "with conditions"}
-        names, conditions = (sorted({getattr(licence, field) for licence in said}) for field in ("name", "says"))
-        return f"Commercial use is open under the conditions of {' and '.join(names)}: {'; '.join(conditions)}."
-    return f"Commercial use is not open: {'; '.join(_why(part) for part in closed)}."
+    names, conditions = (sorted({getattr(licence, field) for licence in conditional}) for field in ("name", "says"))
+    return f"Commercial use is open under the conditions of {' and '.join(names)}: {'; '.join(conditions)}."
 
 
-def called(part: Part) -> str:
-    """A part in words: its role, and its name if it has one."""
-    return f"{part.role} {part.name}".strip()
+def licence_in_words(part: Part) -> str:
+    """What a part is under, and what it says if that is another; a stranger's words, though none that do harm."""
+    licence, said = licence_of(part), _said(part)
+    if licence is UNKNOWN:
+        return said or UNKNOWN.name
+    return licence.name + (f" (it says {said})" if said and licence is not known_licence(part.licence) else "")
+
+
+def _said(part: Part) -> str:
+    """What a part says that it is under; "" if it does not say."""
+    return "" if part.licence == UNKNOWN.name else _shown(part.licence)
+
+
+def _shown(text: str) -> str:
+    """What a page and a terminal can show of a stranger's words."""
+    return "".join(c for c in text if c.isprintable()).strip()[:LONGEST]
 
 
 def _why(part: Part) -> str:
-    licence = known_licence(part.licence)
-    if licence is UNKNOWN:
-        as_given = f" ({part.licence})" if part.licence not in ("", UNKNOWN.name) else ""
-        return f"the licence of the {called(part)} is unknown{as_given}"
-    return f"the {called(part)} is under {licence.name}"
+    called = _shown(f"{part.role} {part.name}")
+    if licence_of(part) is UNKNOWN:
+        return f"the licence of the {called} is unknown" + (f" ({_said(part)})" if _said(part) else "")
+    return f"the {called} is under {licence_in_words(part)}"
 
 
-def check_commercial(parts: Iterable[Part]) -> None:
+def check_commercial(parts: Sequence[Part]) -> None:
     """Refuse parts whose licence does not allow commercial use, or is unknown.
 
     Raises:
-        ConfigError: naming each, where it is written, and what to do.
+        ConfigError: naming each, where it is written, and what to do; also if there are none, since nobody noted them.
     """
-    closed = not_open(parts)
-    if not closed:
+    if is_open(parts):
         return
-    lines = "\n".join(_refusal(part) for part in closed)
+    if not parts:
+        raise ConfigError(
+            f"--commercial-ok was asked for, and {NOBODY_NOTED}, so nothing is granted. Leave it out, or take a run or "
+            "a style pack that notes them."
+        )
+    lines = "\n".join(_refusal(part) for part in not_open(parts))
     raise ConfigError(
         f"--commercial-ok was asked for, and these parts do not allow it, or do not say so:\n{lines}\n"
         f"{PAGE} lists what is known. For other than commercial use, say --no-commercial-ok."
@@ -100,11 +119,11 @@ def pack_licence(parts: Iterable[Part]) -> PackLicence:
     """What a pack is under that was made with these.
 
     Its tensors derive from the backbone and from the diffusion model with its ControlNets; what only measured it does
-    not count. Everything that asks for more than a notice binds.
+    not count. Everything that asks for more than a notice binds: naming authors is more.
     """
-    licences = dict.fromkeys(known_licence(part.licence) for part in parts if not part.measured_only)
-    found = sorted(licences or [UNKNOWN], key=lambda licence: -STRICTNESS.index(licence.commercial))
-    binding = [licence for licence in found if licence.commercial != "yes"]
+    licences = dict.fromkeys(licence_of(part) for part in parts if not part.measured_only)
+    found = sorted(licences or [UNKNOWN], key=lambda licence: -licence.strictness)
+    binding = [licence for licence in found if not licence.notice_only]
     included = {name for licence in binding for name in licence.includes}
     binding = [licence for licence in binding if licence.id not in included]
     if not binding:

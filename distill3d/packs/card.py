@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from distill3d.files import as_file_name
-from distill3d.licences import MODELS, Licence, Part, known_licence, pack_licence, source_of, verdict
+from distill3d.licences import MODELS, Licence, Part, licence_in_words, licence_of, pack_licence, source_of, verdict
 from distill3d.packs.config import SHEET, TURNTABLE, AdapterInfo, Base, PackConfig
 from distill3d.packs.markdown import block, code, code_cell, one_line, plain
 from distill3d.report.page import commands
@@ -223,9 +223,9 @@ def _rights(config: PackConfig) -> dict[str, Any]:
 
 
 def _row(part: Part) -> tuple[str, str, str, str]:
-    known, source = known_licence(part.licence), source_of(part)
-    name = known.name if known.source else plain(part.licence or known.name)
-    return plain(part.role), code_cell(part.name), f"[{name}]({source})" if source else name, known.commercial
+    licence, source = plain(licence_in_words(part)), source_of(part)
+    linked = f"[{licence}]({source})" if source else licence
+    return plain(part.role), code_cell(part.name), linked, licence_of(part).commercial
 
 
 def _bond(known: Licence) -> str:
