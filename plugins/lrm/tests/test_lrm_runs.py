@@ -186,7 +186,7 @@ def test_a_run_does_not_load_on_another_checkpoint(files, tmp_path):
     other = small_triposr(num_samples_per_ray=12)
     other.decoder.layers[0].bias[0] += 1e-3
     write_triposr(kept / "triposr", other)
-    with pytest.raises(WeightsError, match="belongs to weights of backbone .* are others"):
+    with pytest.raises(WeightsError, match=r"belongs to weights of backbone .* are others"):
         load(folder)
 
 
