@@ -8,11 +8,11 @@ import math
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
-from safetensors import SafetensorError
-from safetensors.torch import load
+import torch
 from torch import Tensor
 
 from distill3d.errors import PackError
@@ -23,11 +23,14 @@ from distill3d.packs.config import ADAPTER, CONFIG, FILES
 LARGEST_HEADER = 1 << 20
 MOST_TENSORS, MOST_AXES = 10_000, 8
 LENGTH = 8  # bytes that tell the header's
-BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1}  # of a number
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I8": torch.int8}
 
 
 def read_adapter(path: Path, *, sha256: str, size: int, source: str) -> dict[str, Tensor]:
     """The tensors of adapter.safetensors.
+
+    The file is read once, and the very bytes that have the checksum become the tensors: memory holds them once, and
+    nobody can exchange the file between check and use.
 
     Args:
         sha256: of the file, as config.json has it.
@@ -40,20 +43,16 @@ def read_adapter(path: Path, *, sha256: str, size: int, source: str) -> dict[str
     try:
         with path.open("rb") as file:
             header = _read_header(file, size, source)
-            _check_entries(header.entries, size - header.end, source)
-            file.seek(0)
-            content = file.read(size)
+            _check_entries(header.entries, size - len(header.content), source)
+            buffers, found = _read_numbers(file, header, source)
     except OSError as error:
         raise PackError(f"The {ADAPTER} of {source} cannot be read: {error.strerror}.") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if found != sha256:
         raise PackError(
             f"The {ADAPTER} of {source} is not the one that its {CONFIG} tells of: its sha256 is another. Pull the "
             "pack again; if that does not help, do not trust it."
         )
-    try:
-        tensors = load(content)
-    except (SafetensorError, ValueError) as error:
-        raise _damaged(source, f"safetensors says: {error}") from error
+    tensors = {name: _tensor(buffers[name], entry) for name, entry in header.entries.items()}
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise PackError(f"{name!r:.100} in {source} holds numbers that are not finite; do not use this pack.")
@@ -79,11 +78,12 @@ def _check_size(path: Path, size: int, source: str) -> None:
 @dataclass(frozen=True)
 class _Header:
     entries: Mapping[str, Any]  # without __metadata__
-    end: int  # where the numbers begin, bytes
+    content: bytes  # all that stands before the numbers
 
 
-def _read_header(file: BinaryIO, size: int, source: str) -> _Header:
-    length = int.from_bytes(file.read(LENGTH), "little")
+def _read_header(file: BufferedReader, size: int, source: str) -> _Header:
+    beginning = file.read(LENGTH)
+    length = int.from_bytes(beginning, "little")
     if size < LENGTH or length > size - LENGTH:
         raise _damaged(source, "its header is longer than the file")
     if length > LARGEST_HEADER:
@@ -99,7 +99,7 @@ def _read_header(file: BinaryIO, size: int, source: str) -> _Header:
     metadata = header.pop("__metadata__", {})
     if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
         raise _damaged(source, "its __metadata__ is more than texts")
-    return _Header(header, LENGTH + length)
+    return _Header(header, beginning + text)
 
 
 def _without_doubles(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,8 +137,8 @@ def _span(name: str, entry: Any, source: str) -> tuple[int, int]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _damaged(source, f"{name!r:.100} is not told of by dtype, shape and data_offsets alone")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in BYTES:
-        raise _damaged(source, f"{name!r:.100} has dtype {dtype!r:.40}, it must be one of {', '.join(BYTES)}")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise _damaged(source, f"{name!r:.100} has dtype {dtype!r:.40}, it must be one of {', '.join(DTYPES)}")
     if not _are_sizes(shape) or len(shape) > MOST_AXES:
         raise _damaged(
             source, f"{name!r:.100} has shape {shape!r:.60}, it must be at most {MOST_AXES} whole numbers from 0"
@@ -146,9 +146,28 @@ def _span(name: str, entry: Any, source: str) -> tuple[int, int]:
     if not _are_sizes(offsets) or len(offsets) != 2:
         raise _damaged(source, f"{name!r:.100} lies at {offsets!r:.60}, that must be two whole numbers from 0")
     begin, end = offsets
-    if end - begin != math.prod(shape) * BYTES[dtype]:
+    if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
         raise _damaged(source, f"{name!r:.100} has {end - begin} bytes, its shape and dtype need another number")
     return begin, end
+
+
+def _read_numbers(file: BufferedReader, header: _Header, source: str) -> tuple[dict[str, bytearray], str]:
+    """What follows the header, tensor by tensor in the order of the file; and the sha256 of header and numbers."""
+    digest, buffers = hashlib.sha256(header.content), {}
+    for name, entry in sorted(header.entries.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, end = entry["data_offsets"]
+        buffers[name] = bytearray(end - begin)
+        if file.readinto(buffers[name]) != end - begin:
+            raise _damaged(source, "it became shorter while it was read")
+        digest.update(buffers[name])
+    return buffers, digest.hexdigest()
+
+
+def _tensor(buffer: bytearray, entry: Mapping[str, Any]) -> Tensor:
+    """On the buffer's own memory. As of safetensors, numbers are little-endian, and so is what PyTorch runs on."""
+    dtype = DTYPES[entry["dtype"]]
+    numbers = torch.frombuffer(buffer, dtype=dtype) if buffer else torch.empty(0, dtype=dtype)
+    return numbers.reshape(entry["shape"])
 
 
 def _are_sizes(values: Any) -> bool:

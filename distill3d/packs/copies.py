@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from distill3d.files import check_replaceable, folder_written_aside
 from distill3d.packs.bounded import read_adapter
 from distill3d.packs.card import card_of
-from distill3d.packs.config import ADAPTER, CARD, FILES, SHEET, TURNTABLE
+from distill3d.packs.config import ADAPTER, CARD, SHEET
+from distill3d.packs.inventory import PICTURES, copy_files
 from distill3d.packs.pack import StylePack, open_pack
 
 
@@ -30,19 +32,25 @@ def copy_pack(pack: StylePack, out: Path, *, pictures: bool = True) -> StylePack
         pictures: False leaves them out.
     Raises:
         RunError: if something is there already, or it cannot be written.
+        PackError: if a file of the pack is not one that it may have.
     """
-    check_replaceable(out, ())
-    left_out = () if pictures else (SHEET, TURNTABLE)
-    with folder_written_aside(out) as folder:
-        for name in FILES:
-            if (pack.folder / name).is_file() and name not in left_out:
-                shutil.copyfile(pack.folder / name, folder / name)
+    with _copied(pack, out, pictures):
+        pass
     return open_pack(out, pack.name)
 
 
 def renamed(pack: StylePack, out: Path, repo_id: str, *, pictures: bool = True) -> StylePack:
     """The same, with the card that it gets by another name on the Hub; see `copy_pack`."""
-    copy = copy_pack(pack, out, pictures=pictures)
-    card = card_of(copy.content, repo_id, pictures=(out / SHEET).is_file())
-    (out / CARD).write_text(str(card), encoding="utf-8")
+    with _copied(pack, out, pictures) as folder:
+        card = card_of(pack.content, repo_id, pictures=(folder / SHEET).is_file())
+        (folder / CARD).write_text(str(card), encoding="utf-8")
     return open_pack(out, repo_id)
+
+
+@contextmanager
+def _copied(pack: StylePack, out: Path, pictures: bool) -> Iterator[Path]:
+    """The files in what becomes the folder `out` when the block succeeds."""
+    check_replaceable(out, ())
+    with folder_written_aside(out) as folder:
+        copy_files(pack.folder, folder, pack.name, without=() if pictures else PICTURES)
+        yield folder

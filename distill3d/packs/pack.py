@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
 from distill3d.errors import PackError
+from distill3d.files import storing
 from distill3d.licences import Part
 from distill3d.packs.adapter import decode
 from distill3d.packs.bounded import read_adapter
-from distill3d.packs.config import ADAPTER, CONFIG, FILES, NEEDED, PackConfig
+from distill3d.packs.config import ADAPTER, CONFIG, PackConfig
 from distill3d.packs.hub import fetch
-from distill3d.packs.places import is_place
+from distill3d.packs.inventory import check_files, copy_files
+from distill3d.packs.places import is_place, lying_here
 from distill3d.stylisation import Backbone, Stylisation
 
 
@@ -62,10 +64,22 @@ class StylePack(
         found = read_adapter(self.folder / ADAPTER, sha256=stored.sha256, size=stored.size, source=self.name)
         return decode(original, found, stored.format, self.name)
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Copy the pack's files into a folder; see `ModelHubMixin.save_pretrained`.
+
+        Raises:
+            PackError: for the pack's own folder, or a file of the pack that is not one that it may have.
+            RunError: if it cannot be written.
+        """
+        place = Path(save_directory)
+        with storing(place):
+            if place.exists() and place.samefile(self.folder):  # the mixin deletes its config.json first of all
+                raise PackError(f"{self.name} lies in {place} already. Choose another folder to save it in.")
+            check_files(self.folder, self.name)
+            return super().save_pretrained(place, **options)
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        for name in FILES:
-            if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, save_directory / name)
+        copy_files(self.folder, save_directory, self.name)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the mixin's own reads config.json unchecked
@@ -91,21 +105,29 @@ def open_pack(folder: Path, name: str | None = None) -> StylePack:
         PackError: if the folder holds none, or a damaged one.
     """
     name = name or folder.resolve().name
-    for file in NEEDED:
-        if not (folder / file).is_file():
-            raise PackError(f"{name} is no style pack: it has no {file}.")
-    path = folder / CONFIG
-    if path.stat().st_size > FILES[CONFIG]:
-        raise PackError(f"The {CONFIG} of {name} has {path.stat().st_size:,} bytes; a style pack's has at most 1 MiB.")
-    content = PackConfig.from_json(path.read_text(encoding="utf-8", errors="replace"), name)
-    for option, value in content.backbone_options.items():
-        if is_place(value):
-            shown = repr(value)[:60]
-            raise PackError(
-                f"{name} is refused: it names a file of somebody's disk as the backbone's {option}, {shown}."
-            )
-    if is_place(content.base.weights):
-        raise PackError(
-            f"{name} is refused: it names a file of somebody's disk as its base, {content.base.weights[:60]!r}."
-        )
+    check_files(folder, name)
+    content = PackConfig.from_json(_read_config(folder, name), name)
+    places = {f"the backbone's {option}": value for option, value in content.backbone_options.items()}
+    for what, value in {**places, "its base": content.base.weights}.items():
+        _check_place(what, value, name)
     return StylePack(folder, content, name)
+
+
+def _read_config(folder: Path, name: str) -> str:
+    try:
+        return (folder / CONFIG).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise PackError(f"The {CONFIG} of {name} cannot be read: {error.strerror}.") from error
+
+
+def _check_place(what: str, value: object, name: str) -> None:
+    """What a stranger's config names must not be read from this disk, also not because it happens to lie here."""
+    if is_place(value):
+        raise PackError(f"{name} is refused: it names a file of somebody's disk as {what}, {repr(value)[:60]}.")
+    here = lying_here(value)
+    if here is not None:
+        shown = repr(here)[:60]
+        raise PackError(
+            f"{name} is refused here: it names {shown} as {what}, and here lies a file called {shown}: run it from "
+            "another folder."
+        )

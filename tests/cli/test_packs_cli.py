@@ -8,7 +8,7 @@ from safetensors.torch import save
 
 from distill3d.packs.config import ADAPTER, CARD, CONFIG, SHEET, TURNTABLE
 from tests.packs.fakehub.fixtures import hub, hub_server  # noqa: F401  they are asked for by name
-from tests.packs.small_pack import files_of, small_pack
+from tests.packs.small_pack import PICTURE, files_of, small_pack
 from tests.photo_runs import a_run, photo_toy_is_installed
 
 NAME = "somebody/zombies"
@@ -101,10 +101,10 @@ def test_a_packs_folder_is_pushed_with_the_card_of_its_new_name(command, signed_
 
 def test_a_pack_is_proposed(command, published, pack, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_other")
-    (pack.folder / SHEET).write_bytes(b"another")
+    (pack.folder / SHEET).write_bytes(PICTURE + b"another")
     said = done(command, "push", pack.folder, NAME, "--create-pr")
     assert f"Proposed: {published.url}/{NAME}/discussions/1" in said
-    assert published.model(NAME).at("refs/pr/1").files[SHEET] == b"another"
+    assert published.model(NAME).at("refs/pr/1").files[SHEET] == PICTURE + b"another"
     assert "may not write to somebody's" in refused(command, "push", pack.folder, NAME)
 
 
@@ -123,7 +123,9 @@ def test_a_pack_is_pulled_into_a_folder_that_is_whole(command, published, pack, 
     assert files_of(tmp_path / "here") == files_of(pack.folder)
     assert not any(path.is_symlink() for path in (tmp_path / "here").iterdir())
     published.asked.clear()
-    assert "here holds other things, as 'README.md'. Choose another place with --out." in refused(command, "pull", NAME, "--out", "here")
+    assert "here holds other things, as 'README.md'. Choose another place with --out." in refused(
+        command, "pull", NAME, "--out", "here"
+    )
     assert published.asked == []
 
 

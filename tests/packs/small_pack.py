@@ -9,11 +9,10 @@ from distill3d.packs.pack import StylePack, open_pack
 
 NAME = "somebody/zombies"
 TENSORS = bytes(range(256)) * 2000  # 512 kB
+PICTURE = b"RIFF\x0a\0\0\0WEBPVP8L\0\0"  # begins as a WebP picture does
 
 
-def small_pack(
-    folder: Path, name=NAME, *, style="zombie", tensors=TENSORS, sheet: bytes | None = b"a picture"
-) -> StylePack:
+def small_pack(folder: Path, name=NAME, *, style="zombie", tensors=TENSORS, sheet: bytes | None = PICTURE) -> StylePack:
     folder.mkdir(parents=True, exist_ok=True)
     config = PackConfig(
         style=style,

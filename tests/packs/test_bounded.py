@@ -1,5 +1,6 @@
 """Nothing of a stranger's safetensors file is taken before its size and its checksum are right."""
 
+import functools
 import hashlib
 import json
 import os
@@ -206,8 +207,34 @@ def test_another_file_of_the_same_size_is_refused(tmp_path):
 
 
 def test_no_tensor_is_made_before_the_checksum_is_right(tmp_path, monkeypatch):
-    monkeypatch.setattr(bounded, "load", lambda content: pytest.fail("was loaded"))
+    monkeypatch.setattr(bounded, "_tensor", lambda *made_of: pytest.fail("was made"))
     assert "sha256" in refused(tmp_path, file_of({"a": ENTRY}), sha256="0" * 64)
+
+
+def test_memory_holds_the_numbers_once(tmp_path):
+    """And they are those that have the checksum, whatever becomes of the file."""
+    content = save({name: torch.full((4 << 20,), value) for name, value in (("a", 1.0), ("b", 2.0))})
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / ADAPTER).write_bytes(content)
+    tracemalloc.start()
+    tensors = read_adapter(tmp_path / ADAPTER, sha256=digest, size=len(content), source="someone/pack")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.1 * len(content)
+    (tmp_path / ADAPTER).write_bytes(bytes(len(content)))
+    assert all((tensors[name] == value).all() for name, value in (("a", 1.0), ("b", 2.0)))
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    content, check = file_of({"a": ENTRY}), bounded._check_entries
+
+    def cut(*given):
+        os.truncate(tmp_path / ADAPTER, len(content) - 4)
+        check(*given)
+
+    monkeypatch.setattr(bounded, "_check_entries", cut)
+    monkeypatch.setattr(type(tmp_path), "open", functools.partialmethod(open, buffering=0))
+    assert "became shorter" in refused(tmp_path, content)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
