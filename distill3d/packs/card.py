@@ -11,15 +11,17 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from distill3d.config import SCHEMA, DistillConfig
+from distill3d.errors import ConfigError
 from distill3d.files import as_file_name
 from distill3d.licences import MODELS, Licence, Part, licence_in_words, licence_of, pack_licence, source_of, verdict
 from distill3d.packs.config import SHEET, TURNTABLE, AdapterInfo, Base, PackConfig
 from distill3d.packs.markdown import block, code, code_cell, one_line, plain
-from distill3d.report.page import commands
+from distill3d.report.page import command_again
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 EMBEDDED = "embedded"  # name of the weights that come with distill3d
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 LONGEST_NAME = 300  # characters of what the Hub shows as one name
 
 
@@ -71,8 +73,8 @@ def _eval_results(config: PackConfig, backbone: str) -> list[EvalResult]:
             task_type=_task(config),
             dataset_type=f"distill3d-{backbone}",
             dataset_name=one_line(config.metrics.protocol)[:LONGEST_NAME] or "distill3d evaluate",
-            metric_type=one_line(name),
-            metric_name=one_line(name.replace("_", " ")),
+            metric_type=one_line(name) or "unnamed",  # the Hub refuses a card with none
+            metric_name=one_line(name.replace("_", " ")) or "unnamed",
             metric_value=value,
         )
         for name, value in sorted(config.metrics.values.items())
@@ -193,8 +195,18 @@ def _making(config: PackConfig) -> dict[str, Any]:
         "train": code(config.train),
         "settings": [(code_cell(name), code_cell(_written(value))) for name, value in sorted(settings.items())],
         "versions": [(plain(name), code_cell(version)) for name, version in sorted(config.versions.items())],
-        "again": block(commands(settings, "")["Do it again"], "sh") if settings else "",
+        "again": _again(settings),
     }
+
+
+def _again(settings: Mapping[str, Any]) -> str:
+    """The command that makes such a run, if these are the settings of one."""
+    try:
+        DistillConfig.from_json(json.dumps({**settings, "schema": SCHEMA}))
+    except ConfigError:
+        return ""
+    command = command_again(settings)
+    return block(command, "sh") if command else ""
 
 
 def _written(value: Any) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-import re
-import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +11,7 @@ from typing import Any, Literal, get_args
 from distill3d import __version__
 from distill3d.errors import PackError
 from distill3d.licences import Part
+from distill3d.packs.reader import Reader, is_text, shown
 
 SCHEMA = 1
 CONFIG, ADAPTER, CARD, SHEET, TURNTABLE = (
@@ -86,6 +84,8 @@ class PackConfig:
     def from_json(cls, text: str, source: str) -> PackConfig:
         """Read what somebody else's `to_json` wrote; settings and fields that are not known here are left alone.
 
+        Settings of any name stay, if they can be shown; see `distill3d.packs.reader`.
+
         Args:
             source: what the text came from, for errors.
         Raises:
@@ -98,14 +98,14 @@ class PackConfig:
         if not isinstance(values, dict) or "schema" not in values or "adapter" not in values:
             raise PackError(f"{source} is no style pack: its {CONFIG} was not written by `distill3d push`.")
         _check_schema(values, source)
-        read = _Reader(values, source)
+        read = Reader(values, f"The {CONFIG} of {source}")
         return cls(
             style=read.lines("style"),
             prompt=read.lines("prompt"),
             negative_prompt=read.lines("negative_prompt"),
             backbone=read.text("backbone"),
             backbone_options={
-                n: tuple(v) if isinstance(v, list) else v for n, v in read.table("backbone_options").items()
+                n: tuple(v) if isinstance(v, list) else v for n, v in read.settings("backbone_options").items()
             },
             photos=read.flag("photos"),
             train=read.text("train"),
@@ -113,9 +113,9 @@ class PackConfig:
             adapter=_adapter(read.sub("adapter")),
             method=read.text("method"),
             step=read.whole("step"),
-            settings=read.table("settings"),
-            versions={name: str(value) for name, value in read.table("versions").items()},
-            parts=tuple(_part(part) for part in read.parts("parts")),
+            settings=read.settings("settings"),
+            versions={name: read.sub("versions").text(name) for name in read.named("versions")},
+            parts=tuple(_part(part) for part in read.tables("parts")),
             metrics=None if values.get("metrics") is None else _metrics(read.sub("metrics")),
         )
 
@@ -123,20 +123,21 @@ class PackConfig:
 def _check_schema(values: Mapping[str, Any], source: str) -> None:
     schema = values["schema"]
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise PackError(f"{source} is no style pack: its {CONFIG} has version {schema!r:.40}, versions are 1, 2, ...")
+        raise PackError(f"{source} is no style pack: its {CONFIG} has version {shown(schema)}, versions are 1, 2, ...")
     if schema > SCHEMA:
-        by = values.get("distill3d")
+        by = values.get("distill3d", "")
+        written_by = f", of distill3d {by}" if is_text(by) and by else ""
         raise PackError(
-            f"The style pack {source} has version {schema}{f', of distill3d {by}' if isinstance(by, str) else ''}; "
+            f"The style pack {source} has version {shown(schema)}{written_by[:60]}; "
             f"this distill3d {__version__} reads versions up to {SCHEMA}. Update distill3d."
         )
 
 
-def _base(read: _Reader) -> Base:
+def _base(read: Reader) -> Base:
     return Base(read.text("weights"), read.checksum("sha256"))
 
 
-def _adapter(read: _Reader) -> AdapterInfo:
+def _adapter(read: Reader) -> AdapterInfo:
     stored = read.text("format")
     if stored not in FORMATS:
         raise read.wrong("format", f"one of {', '.join(FORMATS)}")
@@ -145,85 +146,14 @@ def _adapter(read: _Reader) -> AdapterInfo:
     return AdapterInfo(stored, read.checksum("sha256"), size, *errors)
 
 
-def _part(read: _Reader) -> Part:
+def _part(read: Reader) -> Part:
     return Part(read.text("role"), read.text("name"), read.text("licence"))
 
 
-def _metrics(read: _Reader) -> Metrics:
-    values = read.table("values")
-    return Metrics(read.lines("protocol"), {name: read.sub("values").number(name) for name in values})
-
-
-LONGEST = 10_000  # characters of a word or a prompt
-
-
-class _Reader:
-    """Values of a JSON object by name, each of the kind that is asked for."""
-
-    def __init__(self, values: Mapping[str, Any], source: str, place: str = ""):
-        self.values, self.source, self.place = values, source, place
-
-    def wrong(self, name: str, wanted: str) -> PackError:
-        given = repr(self.values.get(name, "nothing"))
-        shown = given if len(given) <= 60 else given[:57] + "..."
-        return PackError(
-            f"The {CONFIG} of {self.source} is damaged: {self.place}{_one_line(name)} must be {wanted}, it is {shown}."
-        )
-
-    def get(self, name: str, wanted: str, fits: Callable[[Any], bool]) -> Any:
-        if name not in self.values or not fits(self.values[name]):
-            raise self.wrong(name, wanted)
-        return self.values[name]
-
-    def text(self, name: str) -> str:
-        return self.get(name, "text of one line", lambda v: _is_text(v))
-
-    def lines(self, name: str) -> str:
-        return self.get(name, "text", lambda v: _is_text(v, but="\n\t"))
-
-    def checksum(self, name: str) -> str:
-        return self.get(name, "a sha256", lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None)
-
-    def flag(self, name: str) -> bool:
-        return self.get(name, "true or false", lambda v: isinstance(v, bool))
-
-    def whole(self, name: str) -> int:
-        return self.get(
-            name,
-            "a whole number from 0",
-            lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 53,
-        )
-
-    def number(self, name: str) -> float:
-        return float(self.get(name, "a finite number", _is_finite))
-
-    def table(self, name: str) -> dict[str, Any]:
-        return self.get(name, "a table", lambda v: isinstance(v, dict))
-
-    def sub(self, name: str) -> _Reader:
-        return _Reader(self.table(name), self.source, f"{self.place}{name}.")
-
-    def parts(self, name: str) -> list[_Reader]:
-        rows = self.get(name, "a list of tables", lambda v: isinstance(v, list) and all(isinstance(r, dict) for r in v))
-        return [_Reader(row, self.source, f"{self.place}{name}[{i}].") for i, row in enumerate(rows)]
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
-        return False
-
-
-def _is_text(value: Any, but: str = "") -> bool:
-    """Whether a terminal and a page can show it: not too long, no escape codes, no halves of characters."""
-    if not isinstance(value, str) or len(value) > LONGEST:
-        return False
-    return all(c in but or unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") for c in value)
-
-
-def _one_line(name: str) -> str:
-    return name if name.isprintable() and len(name) <= 60 else repr(name)[:60]
+def _metrics(read: Reader) -> Metrics:
+    values = {name: read.sub("values").number(name) for name in read.table("values")}
+    read.named("values")
+    return Metrics(read.lines("protocol"), values)
 
 
 def tells_of_pack(path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from distill3d.config import DistillConfig
 from distill3d.errors import RunError
 from distill3d.files import write_text
-from distill3d.licences import parts_of_run
+from distill3d.licences import licence_in_words, parts_of_run
 from distill3d.report.curves import curves_svg, read_metrics, spectrum_svg
 from distill3d.report.health import alarm, health_svg, terms_svg
 
@@ -31,7 +31,7 @@ def write_report(folder: Path) -> Path:
     config, records = _read_json(folder / "config.json"), read_metrics(folder / "metrics.jsonl")
     health = read_metrics(folder / "health.jsonl")
     page = template("report.html.j2").render(
-        config={**config, **{name: " ".join(_settings(config.get(name, {}))) for name in ("options", "anchors")}},
+        config={**config, **{name: " ".join(_shown(config.get(name, {}))) for name in ("options", "anchors")}},
         state=_read_json(folder / "run.json"),
         sheet=data_uri(folder / "sheet.png"),
         turntable=data_uri(folder / "turntable.webp"),
@@ -53,10 +53,15 @@ def write_report(folder: Path) -> Path:
     return path
 
 
+def _shown(options: Mapping[str, Any]) -> list[str]:
+    """Settings as they would be typed, whether or not there is an option that takes them."""
+    return [f"{n}={','.join(map(str, v)) if isinstance(v, list) else v}" for n, v in options.items()]
+
+
 def _licences(folder: Path) -> dict[str, str]:
     """By part; none if the note is damaged, since a page is better than none."""
     try:
-        return {f"{part.role} {part.name}".strip(): part.licence for part in parts_of_run(folder)}
+        return {f"{part.role} {part.name}".strip(): licence_in_words(part) for part in parts_of_run(folder)}
     except RunError:
         return {}
 
@@ -109,13 +114,26 @@ TABLES = {  # settings that hold several, and the option that gives one of them
 
 def commands(config: Mapping[str, Any], folder: str) -> dict[str, str]:
     """How to do it again, go on, and look closer."""
+    again = command_again(config)
     return {
-        "Do it again": shlex.join(["distill3d", "run", *_words(config)]),
+        **({"Do it again": again} if again else {}),
         "Go on after a stop": shlex.join(["distill3d", "run", "--resume", folder]),
         "Measure it": shlex.join(["distill3d", "evaluate", folder]),
         "More pictures": shlex.join(["distill3d", "render", folder, "--seeds", "0-7", "--views", "5"]),
         "Take a step apart": shlex.join(["distill3d", "explain", folder, "--step", "0"]),
     }
+
+
+def command_again(config: Mapping[str, Any]) -> str | None:
+    """The `distill3d run` of these settings; None if no options can give them."""
+    try:
+        return shlex.join(["distill3d", "run", *_words(config)])
+    except _NotSayableError:
+        return None
+
+
+class _NotSayableError(Exception):
+    """A setting of another kind than options are."""
 
 
 def _words(config: Mapping[str, Any]) -> list[str]:
@@ -128,23 +146,42 @@ def _words(config: Mapping[str, Any]) -> list[str]:
             continue
         option = f"--{name.replace('_', '-')}"
         if name in TABLES:
-            table = dict(value)
-            words += [word for path in table.pop("subjects", ()) for word in ("--subjects", path)]
+            table = _table(name, value)
+            words += [word for path in _list("subjects", table.pop("subjects", ())) for word in ("--subjects", path)]
             words += [word for setting in _settings(table) for word in (TABLES[name], setting)]
         elif name == "trackers":
-            words += [word for tracker in value for word in ("--track", tracker)]
+            words += [word for tracker in _list(name, value) for word in ("--track", tracker)]
         elif name == "fast" and isinstance(value, str):
             words += ["--autoencoder", value]
         else:
-            words += [option] if value is True else [option, str(value)]
+            words += [option] if value is True else [option, _word(name, value)]
     return words
 
 
 def _settings(options: Mapping[str, Any]) -> list[str]:
     """NAME=VALUE as --set takes them."""
     return [
-        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in options.items()
+        f"{name}={','.join(_list(name, value)) if isinstance(value, list | tuple) else _word(name, value)}"
+        for name, value in options.items()
     ]
+
+
+def _table(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _NotSayableError(name)
+    return dict(value)
+
+
+def _list(name: str, value: Any) -> list[str]:
+    if not isinstance(value, list | tuple):
+        raise _NotSayableError(name)
+    return [_word(name, part) for part in value]
+
+
+def _word(name: str, value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise _NotSayableError(name)
+    return str(value)
 
 
 def _previews(folder: Path) -> list[tuple[int, str]]:
