@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from distill3d.packs.sizes import size_in_words
+
 
 def pack(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name below runs/.")],
@@ -47,4 +49,4 @@ def pack(
 def describe(form: str, size: int, error: float) -> str:
     """The adapter in a line."""
     exact = "exactly the run's" if not error else f"pictures within {error:.2g} of the run's (RMS, in [-1, 1])"
-    return f"{size / 1e6:.2f} MB, {form}: {exact}"
+    return f"{size_in_words(size)}, {form}: {exact}"

@@ -17,6 +17,7 @@ from distill3d.files import as_file_name
 from distill3d.licences import MODELS, Licence, Part, licence_in_words, licence_of, pack_licence, source_of, verdict
 from distill3d.packs.config import SHEET, TURNTABLE, AdapterInfo, Base, PackConfig
 from distill3d.packs.markdown import block, code, code_cell, one_line, plain
+from distill3d.packs.sizes import size_in_words
 from distill3d.report.page import command_again
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -92,7 +93,7 @@ def _about(config: PackConfig) -> dict[str, Any]:
         "photos": config.photos,
         "toy": config.base.weights == EMBEDDED,
         "drawn": _learnt_from_drawings(config),
-        "size": _size(config.adapter.size),
+        "size": size_in_words(config.adapter.size),
         "exactness": _exactness(config.adapter),
         "figures": _figures(config),
         "protocol": plain(config.metrics.protocol).rstrip(".") if config.metrics else "",
@@ -103,10 +104,6 @@ def _learnt_from_drawings(config: PackConfig) -> bool:
     """Whether the diffusion model is the one that comes with distill3d."""
     scorers = [part for part in config.parts if part.role == "scorer"]
     return config.settings.get("scorer") == "tiny" and all(part.name in (EMBEDDED, "") for part in scorers)
-
-
-def _size(number: int) -> str:
-    return f"{number / 1e6:.1f} MB" if number >= 1e5 else f"{number / 1e3:.1f} kB"
 
 
 def _exactness(adapter: AdapterInfo) -> str:

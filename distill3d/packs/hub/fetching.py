@@ -14,6 +14,7 @@ from distill3d.files import write_text
 from distill3d.packs.config import FILES, NEEDED
 from distill3d.packs.hub.errors import Asking, asking, endpoint, failure, is_offline_mode, is_unreachable
 from distill3d.packs.hub.names import MAIN, split_name, usable_token
+from distill3d.packs.sizes import size_in_words
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -93,13 +94,8 @@ def _tell(sizes: Mapping[str, int], what: Asking, commit: str, told: Told) -> No
     is_here = lambda file: isinstance(try_to_load_from_cache(what.repo_id, file, revision=commit), str)  # noqa: E731
     coming = [file for file in sizes if not is_here(file)]
     if coming:
-        total = in_words(sum(sizes[file] for file in coming))
+        total = size_in_words(sum(sizes[file] for file in coming))
         told(f"Downloading {total} of {what.name} from {endpoint()}: {', '.join(coming)}.")
-
-
-def in_words(size: int) -> str:
-    """Bytes, as people say them."""
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _check_arrived(folder: Path, sizes: Mapping[str, int], name: str) -> None:
