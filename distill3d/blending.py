@@ -60,6 +60,11 @@ def check_amount(name: str, amount: Amount) -> None:
             raise ConfigError(f"The amount of {name!r} must be a number, as 0.6, got {number!r}.")
 
 
+def times_parts(amount: float, geometry: float, texture: float) -> Amount:
+    """An amount with a factor for each part; a plain number where both are 1, which every backbone takes."""
+    return amount if geometry == texture == 1 else {"geometry": geometry * amount, "texture": texture * amount}
+
+
 def amount_by_name(amount: Amount, renderer: Renderer) -> AmountOf:
     """How much of each parameter.
 

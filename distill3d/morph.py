@@ -17,9 +17,10 @@ from distill3d.models import Stylised, load
 from distill3d.report.pictures import contact_sheet, save_picture
 from distill3d.report.video import VideoFormat, check_format, save_video
 from distill3d.showcase import look_round, turntable_yaws
+from distill3d.styles import STRONGEST
 
 SHEET, VIDEO = "sheet.png", "morph"  # the video's ending is its format
-WEAKEST, STRONGEST = 0.0, 1.5  # of a sweep, unless told otherwise
+ALL = (0.0, STRONGEST)  # the strengths of a sweep, unless told otherwise
 Progress = Callable[[str, int, int], None]  # what is being done, how much of how much is
 Amounts = tuple[float, ...]  # one for each style
 
@@ -56,7 +57,7 @@ class MorphOptions:
             )
         if not (math.isfinite(self.fps) and self.fps > 0 and math.isfinite(self.yaw)):
             raise ConfigError(f"fps must be above 0 and yaw a number of degrees, got {self.fps} and {self.yaw}.")
-        low, high = self.strengths or (WEAKEST, STRONGEST)
+        low, high = self.strengths or ALL
         if not -math.inf < low < high < math.inf:
             raise ConfigError(f"strengths go from one number up to another, as (0, 1.5), got {self.strengths}.")
 
@@ -158,7 +159,7 @@ class Course:
     @classmethod
     def of_strengths(cls, strengths: tuple[float, float] | None) -> Course:
         """One style's strength, up and down."""
-        low, high = strengths or (WEAKEST, STRONGEST)
+        low, high = strengths or ALL
         return cls(((low,), (high,)))
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+STRONGEST = 1.5  # how much of a style commands and pages give at most; in Python there is no limit
 FRONT_RANGE = 60.0  # degrees of yaw within which a face is in sight and no view word is needed
 
 

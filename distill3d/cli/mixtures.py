@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distill3d.errors import ConfigError
+from distill3d.styles import STRONGEST
 
 if TYPE_CHECKING:
     from distill3d.blending import Amount
-
-STRONGEST = 1.5
 
 
 def mixture(
@@ -23,17 +22,23 @@ def mixture(
         strength: a factor of all of them.
         geometry, texture: factors of their parts.
     Raises:
-        ConfigError: for no style at all, two ways of naming one, or an amount that is none.
+        ConfigError: for no style at all, two ways of naming one, or an amount that is none, or too much of one.
     """
     if (run is None) == (not packs):
         raise ConfigError("Say which style: either RUN, or --pack NAME:AMOUNT once or more.")
     whole = {run: 1.0} if run is not None else dict(_name_and_amount(text) for text in packs)
     if packs and len(whole) < len(packs):
         raise ConfigError(f"A style is named twice: --pack {' --pack '.join(packs)}.")
-    amounts = {name: strength * amount for name, amount in whole.items()}
-    if geometry == texture == 1:
-        return dict(amounts)
-    return {name: {"geometry": geometry * a, "texture": texture * a} for name, a in amounts.items()}
+    factor = strength * max(geometry, texture)
+    for name, amount in whole.items():
+        if round(factor * amount, 6) > STRONGEST:  # 1.5 itself, however its factors were rounded
+            raise ConfigError(
+                f"That is {factor * amount:.3g} of {name}: --strength, --geometry and --texture are factors of an "
+                f"amount, and together they make at most {STRONGEST}."
+            )
+    from distill3d.blending import times_parts
+
+    return {name: times_parts(strength * amount, geometry, texture) for name, amount in whole.items()}
 
 
 def _name_and_amount(text: str) -> tuple[str, float]:

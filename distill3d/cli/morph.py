@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from distill3d.cli.mixtures import STRONGEST
 from distill3d.cli.render import seeds_of
 from distill3d.errors import ConfigError
+from distill3d.styles import STRONGEST
 
 
 def morph(

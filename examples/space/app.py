@@ -10,9 +10,9 @@ import gradio as gr
 from studio import Studio, packs_named, use_few_threads
 
 from distill3d.errors import Distill3dError
+from distill3d.styles import STRONGEST
 
 HERE = Path(__file__).parent
-STRONGEST = 1.5
 INTRODUCTION = """# Style packs of distill3d
 Choose a subject, and how much of each style it gets: 0 is the untouched generator, 1 the style as it was trained, more
 is too much. The styles are weights of one 3D generator, so every subject has them, seen from everywhere."""

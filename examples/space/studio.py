@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from distill3d import load
-from distill3d.blending import Amount
+from distill3d.blending import times_parts
 from distill3d.errors import ConfigError
 from distill3d.models import Stylised
 from distill3d.renderer import Parted
@@ -80,9 +80,8 @@ class Studio:
 
     def mixed(self, amounts: Sequence[float], geometry: float = 1.0, texture: float = 1.0) -> Stylised:
         """The backbone with so much of each style; `geometry` and `texture` are factors of their parts."""
-        mixture: dict[str, Amount] = dict(zip(self.names, map(float, amounts)))
-        if self.has_parts and not geometry == texture == 1:
-            mixture = {name: {"geometry": geometry * a, "texture": texture * a} for name, a in mixture.items()}
+        geometry, texture = (geometry, texture) if self.has_parts else (1.0, 1.0)
+        mixture = {name: times_parts(float(amount), geometry, texture) for name, amount in zip(self.names, amounts)}
         return self.palette.blend(mixture)
 
     def pictures(

@@ -123,9 +123,8 @@ def test_a_pack_is_pulled_into_a_folder_that_is_whole(command, published, pack, 
     assert files_of(tmp_path / "here") == files_of(pack.folder)
     assert not any(path.is_symlink() for path in (tmp_path / "here").iterdir())
     published.asked.clear()
-    assert "here holds other things, as 'README.md'. Choose another place with --out." in refused(
-        command, "pull", NAME, "--out", "here"
-    )
+    said = refused(command, "pull", NAME, "--out", "here")
+    assert "here holds other things, as 'README.md'. Choose another place with --out." in said
     assert published.asked == []
 
 

@@ -82,6 +82,9 @@ def test_parts_have_strengths_of_their_own(here, runs, tmp_path):
         (("--pack", "one:2"), "--pack takes NAME:AMOUNT with an amount from 0 to 1.5, got 'one:2'"),
         (("--pack", "one:-1"), "--pack takes NAME:AMOUNT"),
         (("--pack", ":0.5"), "--pack takes NAME:AMOUNT"),
+        (("--pack", "one:1.5", "--strength", "1.5"), "That is 2.25 of one: --strength, --geometry and --texture"),
+        (("--pack", "two:0.1", "--pack", "one", "--texture", "1.5", "--strength", "1.1"), "That is 1.65 of one:"),
+        (("one", "--strength", "1.5", "--geometry", "1.1"), "and together they make at most 1.5."),
         (("--pack", "one", "--pack", "nowhere"), "There is no run folder nowhere"),
         (("--pack", "one:much"), "no Hub id"),
         (("one", "--strength", "1.6"), "Invalid value for '--strength'"),
@@ -112,6 +115,10 @@ def test_amounts_are_read_as_they_are_typed():
     assert mixture("run", []) == {"run": 1.0}
     assert mixture("run", [], strength=0.5, texture=0.5) == {"run": {"geometry": 0.5, "texture": 0.25}}
     assert mixture(None, ["a:0.6", "user/b@v1:.4", "c"]) == {"a": 0.6, "user/b@v1": 0.4, "c": 1.0}
+    assert mixture(None, ["a:1.2", "b:0"], strength=1.25) == {"a": pytest.approx(1.5), "b": 0}
+    assert mixture("run", [], 1.5, geometry=0.1, texture=1.0) == {
+        "run": {"geometry": pytest.approx(0.15), "texture": 1.5}
+    }
     assert mixture(None, [r"C:\runs\zombie", r"C:\runs\pixar:0.5"]) == {r"C:\runs\zombie": 1.0, r"C:\runs\pixar": 0.5}
     for amount in ("nan", "inf", "1.6", "-0.5"):
         with pytest.raises(ConfigError, match="an amount from 0 to"):
