@@ -73,7 +73,11 @@ def register_methods(register: Callable[[str, str], None]) -> None:
 
 @hookspec
 def register_metrics(register: Callable[[str, str], None]) -> None:
-    """Offer metrics: `measure(before, after, style) -> Mapping[str, float]`, images (S, V, 3, H, W) in [-1, 1]."""
+    """Offer metrics: `measure(before, after, style) -> Mapping[str, float]`, images (S, V, 3, H, W) in [-1, 1].
+
+    Its attribute `parts: tuple[distill3d.licences.Part, ...]` says whose weights it uses, `()` for none; without it
+    they count as unknown, and what it measured is not open to commercial use.
+    """
 
 
 @hookspec

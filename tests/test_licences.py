@@ -1,7 +1,7 @@
 """Whose weights a run was made with, what they may be used for, and what is made of that."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from distill3d.licences import (
     licence_of_model,
     not_open,
     pack_licence,
+    parts_of_metric,
     parts_of_run,
     parts_to_json,
     source_of,
@@ -43,6 +44,8 @@ from tests.toys import load_toy
 ROOT = Path(__file__).parents[1]
 EMBEDDED = ROOT / "distill3d" / "tiny" / "weights" / "diffusion"
 EG3D = "NVIDIA Source Code License for EG3D: research and evaluation only"
+JUDGES = Part("metric judges", "embedded", "Apache-2.0")
+FACE = Part("metric face", "buffalo_l", licence_of_model("buffalo_l"))
 CONFIG = DistillConfig(style="zombie", backbone="free", scorer="tiny", method="sds", steps=1, probe=0)
 
 
@@ -303,6 +306,11 @@ def test_a_damaged_note_is_said_to_be(tmp_path, text):
         ({"metrics": {"diversity": 1.0, "rsa_base": 0.5}}, []),
         ({"metrics": {"diversity": 1.0, "face": 0.5}}, [("metric face", "unknown")]),
         ([], []),
+        ({"rows": {"run": {}}, "parts": []}, []),
+        (
+            {"rows": {"run": {}}, "metrics": {"face": 1.0}, "parts": [asdict(JUDGES), asdict(FACE)]},
+            [("metric judges", "Apache-2.0"), ("metric face", "insightface: non-commercial research")],
+        ),
     ],
 )
 def test_an_evaluation_adds_what_it_measured_with(tmp_path, found, measured_by):
@@ -313,6 +321,31 @@ def test_an_evaluation_adds_what_it_measured_with(tmp_path, found, measured_by):
     assert first.role == "backbone"
     assert [(part.role, part.licence) for part in others] == measured_by
     assert all(part.measured_only for part in others) and not first.measured_only
+
+
+@pytest.mark.parametrize("noted", [None, 3, "x", ["x"], [{"role": "metric x"}], [{**asdict(FACE), "name": 3}]])
+def test_an_evaluation_that_does_not_say_what_it_measured_with_is_damaged(tmp_path, noted):
+    (tmp_path / "licences.json").write_text(parts_to_json(parts("MIT")))
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "evaluation.json").write_text(json.dumps({"metrics": {}, "parts": noted}))
+    with pytest.raises(RunError, match=r"evaluation\.json is damaged.*Evaluate again"):
+        parts_of_run(tmp_path)
+
+
+def test_a_metric_says_whose_weights_it_uses_and_counts_as_unknown_if_it_does_not():
+    def measure(before, after, style):
+        return {}
+
+    assert parts_of_metric("face", measure) == (Part("metric face", "", "unknown"),)
+    measure.parts = ()
+    assert parts_of_metric("face", measure) == ()
+    measure.parts = (replace(FACE, role="whatever"),)
+    (part,) = parts_of_metric("face", measure)
+    assert part == FACE and part.measured_only and commercial_use([part]) == "no"
+    for wrong in ("buffalo_l", ["buffalo_l"], (("metric", "buffalo_l", "MIT"),), 3):
+        measure.parts = wrong
+        with pytest.raises(ConfigError, match=r"metric 'face' .* must be a tuple of distill3d\.licences\.Part"):
+            parts_of_metric("face", measure)
 
 
 # --commercial-ok

@@ -10,6 +10,7 @@ from distill3d.licences.known import (
     licence_of_model,
     source_of,
 )
+from distill3d.licences.metrics import parts_of_metric
 from distill3d.licences.part import Part
 from distill3d.licences.verdict import (
     PackLicence,
@@ -40,6 +41,7 @@ __all__ = [
     "licence_of_model",
     "not_open",
     "pack_licence",
+    "parts_of_metric",
     "parts_of_run",
     "parts_to_json",
     "source_of",

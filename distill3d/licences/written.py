@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,16 @@ def parts_of_run(folder: Path) -> tuple[Part, ...]:
     """Whose weights a run was made with, and those that measured it; none of a run that did not note them.
 
     Raises:
-        RunError: if the note is damaged.
+        RunError: if a note is damaged.
     """
     path = folder / FILE
     if not path.is_file():
         return ()
     try:
         noted = _read(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is damaged: it does not say whose weights the run was made with.") from error
-    return noted + tuple(part for part in _judges(folder) if part not in noted)
+    return noted + tuple(part for part in _measured_with(folder) if part not in noted)
 
 
 def _read(values: Any) -> tuple[Part, ...]:
@@ -48,14 +48,25 @@ def _read(values: Any) -> tuple[Part, ...]:
     return parts
 
 
-def _judges(folder: Path) -> Iterable[Part]:
-    """What an evaluation measured the run with: the embedded judges, or plugins' metrics, which do not say."""
+def _measured_with(folder: Path) -> Iterable[Part]:
+    """Whose weights an evaluation used; none if there is none that can be read."""
+    path = folder / EVALUATION
     try:
-        found = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ()
     if not isinstance(found, dict):
-        return
+        return ()
+    if "parts" not in found:
+        return _measured_before_parts_were_noted(found)
+    try:
+        return _read(found["parts"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged: it does not say whose weights measured the run. Evaluate again.") from error
+
+
+def _measured_before_parts_were_noted(found: Mapping[str, Any]) -> Iterable[Part]:
+    """The embedded judges, or plugins' metrics, which did not say."""
     if found.get("rows"):
         yield JUDGES
     for name in found.get("metrics") or ():

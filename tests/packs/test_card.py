@@ -263,6 +263,19 @@ def test_each_part_stands_there_with_its_licence_and_use():
     assert "| scorer | `mine` | unknown | unknown |" in card_of(PHOTOS, REPO, pictures=False).text
 
 
+def test_a_part_that_claims_more_than_is_known_of_it_gets_what_is_known():
+    card = card_of(replace(HEADS, parts=(Part("backbone", "ffhq512-128", "MIT"),)), REPO, pictures=False)
+    assert re.search(r"\| backbone \| `ffhq512-128` \| \[NVIDIA [^]]* \(it says MIT\)\]\(https://\S+\) \| no \|", card.text)
+    assert card.data.license_name == "nvidia-source-code-license-for-eg3d" and "is not open" in card.text
+
+
+def test_authors_that_must_be_named_are_named_among_what_binds_it():
+    free = (Part("backbone", "heads", "CC-BY-4.0"), Part("scorer", "", "MIT"))
+    card = card_of(replace(HEADS, parts=free), REPO, pictures=False)
+    assert card.data.license == "cc-by-4.0" and "Commercial use is open." in card.text
+    assert "- [CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/): name its authors" in card.text
+
+
 # What it tells to type
 
 
