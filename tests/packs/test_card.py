@@ -265,7 +265,9 @@ def test_each_part_stands_there_with_its_licence_and_use():
 
 def test_a_part_that_claims_more_than_is_known_of_it_gets_what_is_known():
     card = card_of(replace(HEADS, parts=(Part("backbone", "ffhq512-128", "MIT"),)), REPO, pictures=False)
-    assert re.search(r"\| backbone \| `ffhq512-128` \| \[NVIDIA [^]]* \(it says MIT\)\]\(https://\S+\) \| no \|", card.text)
+    assert re.search(
+        r"\| backbone \| `ffhq512-128` \| \[NVIDIA [^]]* \(it says MIT\)\]\(https://\S+\) \| no \|", card.text
+    )
     assert card.data.license_name == "nvidia-source-code-license-for-eg3d" and "is not open" in card.text
 
 
