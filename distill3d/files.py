@@ -28,13 +28,22 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if _is_full(error):
+        if is_full(error):
             raise RunError(f"The disk is full: {path} was not written. What was saved before is intact.") from error
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"Cannot write {path}: {reason}. Choose another place with --out.") from error
 
 
-def _is_full(error: Exception) -> bool:
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says about a file that cannot be read into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def is_full(error: Exception) -> bool:
     """The disk, or what this user may have of it; safetensors tells the number in its text alone."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(f"os error {number}" in str(error) for number in full)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill3d.config import DistillConfig
 from distill3d.errors import ConfigError, RunError, WeightsError
-from distill3d.files import as_file_name, sha256, storing, write_text, written_aside
+from distill3d.files import as_file_name, reading, sha256, storing, write_text, written_aside
 from distill3d.licences import Part, parts_of_run
 from distill3d.options import checked_options
 from distill3d.packs.config import ADAPTER
@@ -87,14 +87,16 @@ def read_config(folder: Path) -> DistillConfig:
     """config.json of a run folder.
 
     Raises:
-        RunError: if it is not there.
+        RunError: if it is not there, or cannot be read.
     """
     path = folder / CONFIG
-    if not path.is_file():
-        raise RunError(f"{folder} is no run folder: it has no {CONFIG}.")
-    if (folder / ADAPTER).is_file():
-        raise RunError(f"{folder} is a style pack, not a run: it has no checkpoints to go on from or to look into.")
-    return DistillConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
+    with reading(path):
+        if not path.is_file():
+            raise RunError(f"{folder} is no run folder: it has no {CONFIG}.")
+        if (folder / ADAPTER).is_file():
+            raise RunError(f"{folder} is a style pack, not a run: it has no checkpoints to go on from or to look into.")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    return DistillConfig.from_json(text)
 
 
 def check_device(name: str) -> None:
@@ -177,7 +179,9 @@ def trained_weights(folder: Path) -> Path:
     published = _read_state(folder / RUN) if path.is_file() and (folder / RUN).is_file() else None
     ended = published and (published["halted"] or not checkpoints or published["step"] >= checkpoints[-1].step)
     if published and ended:
-        if sha256(path) != published["sha256"]:
+        with reading(path):
+            whole = sha256(path) == published["sha256"]
+        if not whole:
             raise WeightsError(
                 f"{path} is damaged: its checksum is not the one in {RUN}. Delete it to use the last checkpoint."
             )
@@ -216,12 +220,15 @@ def noted_base(folder: Path) -> str | None:
 
     Raises:
         WeightsError: if the note is damaged.
+        RunError: if it cannot be read.
     """
     path = folder / BASE
     if not path.is_file():
         return None
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["backbone_sha256"])
+        with reading(path):
+            text = path.read_text(encoding="utf-8")
+        return str(json.loads(text)["backbone_sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is damaged: it does not say which backbone the run started from.") from error
 

@@ -131,6 +131,15 @@ def main() -> None:
             traceback.print_exc()
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
+    except OSError as error:
+        from distill3d.files import is_full
+
+        if not is_full(error):
+            raise
+        if debug:
+            traceback.print_exc()
+        typer.secho("Error: The disk is full. What was saved before is intact.", fg=typer.colors.RED, err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.secho("Stopped.", err=True)
         sys.exit(130)

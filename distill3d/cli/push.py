@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distill3d.cli.pack import describe
-from distill3d.errors import ConfigError
+from distill3d.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from distill3d.packs.pack import StylePack
@@ -43,12 +45,24 @@ def push(
     if commercial_ok:
         check_commercial(found.parts)
     check_push(repo, private=private, revision=revision, create_pr=create_pr)  # before the pictures are drawn
-    with tempfile.TemporaryDirectory() as aside:
-        pack = _as_pack(found, Path(aside) / "pack", repo, form, pictures, base)
+    with _folder_aside() as aside:
+        pack = _as_pack(found, aside / "pack", repo, form, pictures, base)
         adapter = pack.content.adapter
         typer.echo(describe(adapter.format, adapter.size, adapter.pictures_error))
         address = push_pack(pack, repo, private=private, revision=revision, create_pr=create_pr, told=typer.echo)
     typer.echo(f"{'Proposed' if create_pr else 'Pushed'}: {address}")
+
+
+@contextmanager
+def _folder_aside() -> Iterator[Path]:
+    """An empty folder that is gone afterwards."""
+    try:
+        made = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"The pack cannot be written aside: {reason}. TMPDIR names a place for it.") from error
+    with made as name:
+        yield Path(name)
 
 
 def _as_pack(

@@ -12,6 +12,7 @@ from distill3d.explain.bridges import bridge_strips
 from distill3d.explain.scores import score_strips
 from distill3d.explain.seen import view_strips
 from distill3d.explain.table import gradient_table
+from distill3d.files import reading
 from distill3d.models import find_run
 from distill3d.objectives.bridge import Bridge
 from distill3d.objectives.term import StepBatch, Term
@@ -100,7 +101,9 @@ def steps_taken(folder: Path) -> int:
     logged = []
     path = folder / METRICS
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        with reading(path):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for line in lines:
             try:
                 logged.append(int(json.loads(line)["step"]) + 1)
             except (ValueError, KeyError, TypeError):
