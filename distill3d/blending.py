@@ -5,8 +5,8 @@ Task arithmetic (Ilharco et al., ICLR 2023, arXiv:2212.04089); one style at a st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from distill3d.renderer import Parted, Renderer
 
 PARTS = ("geometry", "texture")
 Amount = float | Mapping[str, float]  # of a style; or of its parts, those that are not named are left out
+LARGEST = 100  # amount either way: far beyond, pictures are no numbers any more
 AmountOf = Callable[[str], float]  # by the name of a parameter
 
 
@@ -50,14 +51,16 @@ def check_amount(name: str, amount: Amount) -> None:
     """Refuse what is no amount of a style.
 
     Raises:
-        ConfigError: for what is no finite number, or a part that there is not.
+        ConfigError: for what is no number, one far beyond all that was trained, or a part that there is not.
     """
     numbers = amount if isinstance(amount, Mapping) else {"": amount}
     for part, number in numbers.items():
         if part and part not in PARTS:
             raise ConfigError(f"A style has the parts {' and '.join(PARTS)}, got {part!r} for {name!r}.")
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-            raise ConfigError(f"The amount of {name!r} must be a number, as 0.6, got {number!r}.")
+        if isinstance(number, bool) or not isinstance(number, Real) or not -LARGEST <= number <= LARGEST:
+            raise ConfigError(
+                f"The amount of {name!r} must be a number from {-LARGEST} to {LARGEST}, as 0.6, got {number!r:.60}."
+            )
 
 
 def times_parts(amount: float, geometry: float, texture: float) -> Amount:

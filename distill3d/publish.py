@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import shutil
 import tempfile
@@ -48,6 +49,8 @@ from distill3d.report.pictures import save_picture
 from distill3d.runs import VERSIONS, RunFolder, step_of_weights, trained_weights
 from distill3d.showcase import look
 from distill3d.training.snapshot import load_tensors
+
+logger = logging.getLogger(__name__)
 
 SHEET_QUALITY = 90  # of a format with loss, an eighth of the size of one without
 TRIED_SEEDS, TRIED_YAWS = (0, 1, 2, 3), (-35.0, 0.0, 35.0)  # by which the error of an adapter is measured; degrees
@@ -202,15 +205,23 @@ NOT_EXACT = ", of the run itself, of which this pack has the {format} form"
 
 def _metrics(run: RunFolder, form: Format) -> Metrics | None:
     """What `distill3d evaluate` found, if it was asked about these weights."""
+    path = run.folder / EVALUATION / JSON
+    if not path.is_file():
+        return None
     try:
-        found = json.loads((run.folder / EVALUATION / JSON).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["made_with"]["weights_sha256"] != sha256(trained_weights(run.folder)):
-            return None
+            raise ValueError("measured before the run went on")
         paired = "rows" in found
         values = next(iter(found["rows"].values())) if paired else found["metrics"]
         protocol = PAIRED.format(subjects=found["subjects"]) if paired else UNPAIRED
         numbers = {name: float(value) for name, value in values.items() if value is not None}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        logger.warning(
+            "%s is of other weights, or older: the card has no figures. Measure again: distill3d evaluate %s",
+            path,
+            run.folder,
+        )
         return None
     protocol += "" if form == "full" else NOT_EXACT.format(format=form)
     return Metrics(protocol, {name: value for name, value in numbers.items() if math.isfinite(value)})

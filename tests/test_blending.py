@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,10 +60,17 @@ def test_an_amount_may_differ_from_tensor_to_tensor():
     assert torch.equal(mixed["b"], ONE["b"])
 
 
-@pytest.mark.parametrize("amount", [math.nan, math.inf, "much", None, True, {"geometry": math.nan}])
+@pytest.mark.parametrize(
+    "amount", [math.nan, math.inf, 1e30, 10**400, "much", None, True, torch.ones(2), {"geometry": math.nan}]
+)
 def test_what_is_no_amount_is_refused(amount):
     with pytest.raises(ConfigError, match=r"The amount of 'zombie' must be a number"):
         check_amount("zombie", amount)
+
+
+@pytest.mark.parametrize("amount", [0.5, 1, -0.3, np.float32(0.5), np.int64(1), {"geometry": np.float64(0.1)}])
+def test_every_kind_of_number_is_an_amount(amount):
+    check_amount("zombie", amount)
 
 
 def test_a_part_that_there_is_not_is_refused():

@@ -132,17 +132,21 @@ def test_two_folders_of_one_name_are_two_styles(here, tmp_path):
     assert same(mixed.blend({"zombie-toy": 0}), load("runs/other"))
 
 
+@pytest.mark.parametrize("amounts", [0.5, "zombie", None, ["zombie"]])
+def test_amounts_come_by_style(here, amounts):
+    with pytest.raises(ConfigError, match="blend takes amounts by style, as"):
+        load("zombie").blend(amounts)
+
+
 def test_styles_of_two_backbones_do_not_mix(here, tmp_path):
     a_run(tmp_path / "another", backbone="toy")
-    with pytest.raises(
-        ConfigError, match="style of backbone 'toy', and zombie-toy is one of 'photo-toy': only"
-    ):
+    with pytest.raises(ConfigError, match="style of backbone 'toy', and zombie-toy is one of 'photo-toy': only"):
         load("zombie").blend({str(tmp_path / "another"): 1.0})
 
 
 @pytest.mark.parametrize("second", ["runs/zombie-toy", "runs/../runs/zombie-toy", "zombie-toy"])
 def test_one_style_by_two_names_is_no_mixture(here, second):
-    with pytest.raises(ConfigError, match="zombie-toy and zombie-toy are the same style; name it once"):
+    with pytest.raises(ConfigError, match=f"zombie and {second} are the same style; name it once"):
         load_mixture({"zombie": 0.6, second: 0.4})
     with pytest.raises(ConfigError, match="names zombie-toy a second time; name it once"):
         load("zombie").blend({"zombie": 0.6, second: 0.4})

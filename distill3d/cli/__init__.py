@@ -122,6 +122,7 @@ def main() -> None:
     """Entry point: a user's mistake is one sentence and exit code 1."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it would tell of every try; what failed is said once
     debug = DEBUG in sys.argv
     arguments = [word for word in sys.argv[1:] if word != DEBUG]
     try:

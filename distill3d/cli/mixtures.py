@@ -48,7 +48,9 @@ def _name_and_amount(text: str) -> tuple[str, float]:
     try:
         amount = float(number)
     except ValueError:
-        return text, 1.0  # a colon of the name, as of a drive
+        if number.startswith(("\\", "/")):  # the colon of a drive
+            return text, 1.0
+        amount = -1.0
     if not 0 <= amount <= STRONGEST or not name:
         raise ConfigError(f"--pack takes NAME:AMOUNT with an amount from 0 to {STRONGEST}, got {text!r}.")
     return name, amount

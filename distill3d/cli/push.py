@@ -34,19 +34,22 @@ def push(
     ] = None,
     commercial_ok: Annotated[bool, typer.Option(help="Refuse parts that are not open to commercial use.")] = False,
     base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
 ) -> None:
     """Publish a run as a style pack on the Hugging Face Hub."""
     from distill3d.licences import check_commercial
     from distill3d.models import find_model
     from distill3d.packs.hub import check_push
     from distill3d.packs.hub import push as push_pack
+    from distill3d.packs.hub.names import MAIN
 
     found = find_model(run, told=typer.echo)
     if commercial_ok:
         check_commercial(found.parts)
     check_push(repo, private=private, revision=revision, create_pr=create_pr)  # before the pictures are drawn
     with _folder_aside() as aside:
-        pack = _as_pack(found, aside / "pack", repo, form, pictures, base)
+        name = f"{repo}@{revision}" if revision not in (None, MAIN) else repo  # as the card's code loads it
+        pack = _as_pack(found, aside / "pack", name, form, pictures, base, device)
         adapter = pack.content.adapter
         typer.echo(describe(adapter.format, adapter.size, adapter.pictures_error))
         address = push_pack(pack, repo, private=private, revision=revision, create_pr=create_pr, told=typer.echo)
@@ -66,7 +69,13 @@ def _folder_aside() -> Iterator[Path]:
 
 
 def _as_pack(
-    found: Stylisation, folder: Path, repo: str, form: str | None, pictures: bool | None, base: str | None
+    found: Stylisation,
+    folder: Path,
+    repo: str,
+    form: str | None,
+    pictures: bool | None,
+    base: str | None,
+    device: str | None,
 ) -> StylePack:
     """A run made into a pack; a pack as it is, with the card for its name."""
     from rich.console import Console
@@ -83,4 +92,6 @@ def _as_pack(
         return renamed(found, folder, repo, pictures=pictures is not False)
     options = PackOptions(format=form or "full", pictures=pictures)  # type: ignore[arg-type]  # it checks the word
     with Console(stderr=True).status("loading") as status:
-        return make_pack(found.folder, folder, repo_id=repo, options=options, base=base, progress=status.update)
+        return make_pack(
+            found.folder, folder, repo_id=repo, options=options, base=base, device=device, progress=status.update
+        )

@@ -62,8 +62,15 @@ def load_palette(
         ConfigError: for styles of two backbones, or one that is named twice.
         RunError, PackError, HubError, WeightsError: see `load`.
     """
-    found = [find_model(model, token=token, told=told) for model in models]
-    return _palette_of(found, device, base, subjects=True)
+    found: dict[Path, Stylisation] = {}
+    typed: dict[Path, str | Path] = {}
+    for model in models:
+        each = find_model(model, token=token, told=told)
+        place = each.folder.resolve()
+        if place in found:
+            raise ConfigError(f"{typed[place]} and {model} are the same style; name it once.")
+        found[place], typed[place] = each, model
+    return _palette_of(list(found.values()), device, base, subjects=True)
 
 
 def load_mixture(

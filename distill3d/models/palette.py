@@ -139,6 +139,8 @@ class Stylised(Renderer):
             ConfigError: for what is no amount, a style of another backbone, or one that is named twice.
             RunError, PackError, HubError, WeightsError: see `load`.
         """
+        if not isinstance(amounts, Mapping):
+            raise ConfigError(f'blend takes amounts by style, as {{"zombie": 0.5}}, got {amounts!r:.60}.')
         palette, mixture, named = self.palette, dict(self.amounts), set()
         for name, amount in amounts.items():
             check_amount(name, amount)

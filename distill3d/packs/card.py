@@ -57,7 +57,7 @@ def _front_matter(config: PackConfig, repo_id: str) -> ModelCardData:
         tags=["distill3d", "style-pack", "3d", f"style:{style}", f"backbone:{backbone}", "score-distillation"],
         base_model=config.base.weights if on_hub else None,
         base_model_relation="adapter" if on_hub else None,
-        model_name=repo_id.rpartition("/")[2],
+        model_name=repo_id.partition("@")[0].rpartition("/")[2],
         eval_results=_eval_results(config, backbone) or None,
     )
 

@@ -86,7 +86,7 @@ def test_parts_have_strengths_of_their_own(here, runs, tmp_path):
         (("--pack", "two:0.1", "--pack", "one", "--texture", "1.5", "--strength", "1.1"), "That is 1.65 of one:"),
         (("one", "--strength", "1.5", "--geometry", "1.1"), "and together they make at most 1.5."),
         (("--pack", "one", "--pack", "nowhere"), "There is no run folder nowhere"),
-        (("--pack", "one:much"), "no Hub id"),
+        (("--pack", "one:much"), "takes NAME:AMOUNT with an amount from 0 to 1.5, got 'one:much'"),
         (("one", "--strength", "1.6"), "Invalid value for '--strength'"),
         (("one", "--geometry", "-0.1"), "Invalid value for '--geometry'"),
         (("one", "--texture", "much"), "Invalid value for '--texture'"),
@@ -111,7 +111,7 @@ def test_parts_of_a_backbone_that_tells_none_apart_are_refused(command, runs, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_amounts_are_read_as_they_are_typed():
+def test_amounts_are_read_as_they_are_typed(tmp_path, monkeypatch):
     assert mixture("run", []) == {"run": 1.0}
     assert mixture("run", [], strength=0.5, texture=0.5) == {"run": {"geometry": 0.5, "texture": 0.25}}
     assert mixture(None, ["a:0.6", "user/b@v1:.4", "c"]) == {"a": 0.6, "user/b@v1": 0.4, "c": 1.0}
@@ -119,7 +119,9 @@ def test_amounts_are_read_as_they_are_typed():
     assert mixture("run", [], 1.5, geometry=0.1, texture=1.0) == {
         "run": {"geometry": pytest.approx(0.15), "texture": 1.5}
     }
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / r"C:\runs\zombie").mkdir(parents=True)
     assert mixture(None, [r"C:\runs\zombie", r"C:\runs\pixar:0.5"]) == {r"C:\runs\zombie": 1.0, r"C:\runs\pixar": 0.5}
-    for amount in ("nan", "inf", "1.6", "-0.5"):
+    for amount in ("nan", "inf", "1.6", "-0.5", "", "50%", "0,5"):
         with pytest.raises(ConfigError, match="an amount from 0 to"):
             mixture(None, [f"a:{amount}"])

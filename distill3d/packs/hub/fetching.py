@@ -53,10 +53,13 @@ def fetch(model: str, *, token: str | bool | None = None, told: Told = quiet) ->
     sizes, commit = _sizes(info, what.name), str(info.sha)
     if not re.fullmatch("[0-9a-f]{40}", commit):  # it becomes a folder's name
         raise HubError(f"{endpoint()} does not answer as a Hub does: it names no commit. See HF_ENDPOINT.")
-    _tell(sizes, what, commit, told)
+    is_here = not _tell(sizes, what, commit, told)
     afterwards = "Files that arrived whole are kept: the same again fetches the rest."
     with asking(replace(what, afterwards=afterwards)):
-        folder = Path(snapshot_download(repo_id, revision=commit, allow_patterns=list(sizes), token=token))
+        found = snapshot_download(
+            repo_id, revision=commit, allow_patterns=list(sizes), token=token, local_files_only=is_here
+        )
+        folder = Path(found)
     _check_arrived(folder, sizes, what.name)
     if revision != commit:
         with suppress(RunError):  # only a load without network needs it
@@ -87,8 +90,8 @@ def _sizes(info: ModelInfo, name: str) -> dict[str, int]:
     return sizes
 
 
-def _tell(sizes: Mapping[str, int], what: Asking, commit: str, told: Told) -> None:
-    """Say what is to be downloaded, if anything is."""
+def _tell(sizes: Mapping[str, int], what: Asking, commit: str, told: Told) -> bool:
+    """Say what is to be downloaded; whether anything is."""
     from huggingface_hub import try_to_load_from_cache
 
     is_here = lambda file: isinstance(try_to_load_from_cache(what.repo_id, file, revision=commit), str)  # noqa: E731
@@ -96,6 +99,7 @@ def _tell(sizes: Mapping[str, int], what: Asking, commit: str, told: Told) -> No
     if coming:
         total = size_in_words(sum(sizes[file] for file in coming))
         told(f"Downloading {total} of {what.name} from {endpoint()}: {', '.join(coming)}.")
+    return bool(coming)
 
 
 def _check_arrived(folder: Path, sizes: Mapping[str, int], name: str) -> None:

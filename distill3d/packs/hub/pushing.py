@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ def push(
     )
     with asking(Asking(repo_id, "pushed", to.token, revision, "" if to.exists else ALL_OR_NOTHING)):
         _make(HfApi(token=to.token), to)
-    with asking(Asking(repo_id, "pushed", to.token, revision, afterwards)):
+    with asking(Asking(repo_id, "pushed", to.token, revision, afterwards)), _told_if_stopped(afterwards, told):
         told(f"Uploading to {to.url}" + (f", branch {revision}." if revision else "."))
         made = pack.push_to_hub(
             repo_id,
@@ -118,6 +119,16 @@ def push(
             delete_patterns=list(FILES),  # of these only the ones that are not uploaded
         )
     return _address(made, create_pr, told)
+
+
+@contextmanager
+def _told_if_stopped(afterwards: str, told: Told) -> Iterator[None]:
+    """Say what is left behind also to who stops it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        told(afterwards)
+        raise
 
 
 def _check_words(repo_id: str, revision: str | None, create_pr: bool) -> None:
