@@ -141,14 +141,14 @@ class Thrifty(ABC):
     low_memory: bool  # may be set at any time; pictures and gradients are the same
 
 
-Part = Literal["geometry", "texture"]
+StylePart = Literal["geometry", "texture"]
 
 
 class Parted(ABC):
     """A capability of a backbone: it tells what shapes a subject from what colours it, so that both can be mixed."""
 
     @abstractmethod
-    def part_of(self, name: str) -> Part:
+    def part_of(self, name: str) -> StylePart:
         """What a parameter, by its name in `state_dict`, mostly decides."""
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from distill3d.renderer import Folding, Part, Parted
+from distill3d.renderer import Folding, Parted, StylePart
 from distill3d.testing.contract import expect
 from distill3d.testing.renderer_bench import RendererBench
 
@@ -16,9 +16,10 @@ def parts_are_told_apart(bench: RendererBench) -> None:
     """A backbone with the capability `Parted` says of every trained tensor what it decides."""
     renderer = bench.renderer
     assert isinstance(renderer, Parted)  # asked for by check_renderer
+    parts = get_args(StylePart)
     for name in _as_pristine(bench, bench.trained):
         part = renderer.part_of(name)
-        expect(part in get_args(Part), f"part_of({name!r})", " or ".join(map(repr, get_args(Part))), repr(part))
+        expect(part in parts, f"part_of({name!r})", " or ".join(map(repr, parts)), repr(part))
 
 
 def untrained_changes_fold_to_nothing(bench: RendererBench) -> None:

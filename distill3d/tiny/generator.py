@@ -20,7 +20,7 @@ from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError, UnknownNameError, WeightsError
 from distill3d.files import written_aside
-from distill3d.renderer import AnySize, Field, Part, Parted, Render, Renderer, RunDefaults, Scene, Stage
+from distill3d.renderer import AnySize, Field, Parted, Render, Renderer, RunDefaults, Scene, Stage, StylePart
 from distill3d.tiny.subjects import WorldSubjects
 from distill3d.tiny.synthesis import Decoder, Mapping, SuperResolution, Synthesis
 from distill3d.volume import (
@@ -226,7 +226,7 @@ class TinyTriplane(Renderer, AnySize, Field, Parted, WorldSubjects):
             raise UnknownNameError("training group", group, groups)
         return {name: p for name, p in self.named_parameters() if name.split(".")[0] in groups[group]}
 
-    def part_of(self, name: str) -> Part:
+    def part_of(self, name: str) -> StylePart:
         """See `Parted.part_of`: the decoder's last layer and super-resolution are texture, all before it geometry.
 
         Measured on the default group of three runs (zombie, pixar, statue; four heads, three views, raw pictures), in

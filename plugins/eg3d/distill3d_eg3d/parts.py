@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from distill3d.renderer import Part
+from distill3d.renderer import StylePart
 
 FINE = 64  # cells: from here on a block's styles are "fine"
 BLOCK = re.compile(r"backbone\.synthesis\.b(\d+)\.")
 TEXTURE = ("superresolution.", "decoder.net.2.", "torgb.", "bcg_synthesis.")
 
 
-def part_of(name: str) -> Part:
+def part_of(name: str) -> StylePart:
     """By a parameter's official name: fine blocks of the planes, the decoder's last layer, and all behind it colour.
 
     A convention. That StyleGAN's blocks from 64 pixels up make colours and small structure, and those below pose and

@@ -19,13 +19,13 @@ from distill3d.renderer import (
     AnySize,
     Field,
     Folding,
-    Part,
     Parted,
     Render,
     Renderer,
     RunDefaults,
     Scene,
     Stage,
+    StylePart,
     Thrifty,
 )
 from distill3d.volume import even_quantiles, mean_depth, pixel_rays
@@ -234,7 +234,7 @@ class TriplaneRenderer(Renderer, AnySize, Field, Thrifty, Folding, Parted):
         """See `Folding.folded`."""
         return folded(dict(self.named_parameters()), tensors)
 
-    def part_of(self, name: str) -> Part:
+    def part_of(self, name: str) -> StylePart:
         """See `Parted.part_of`, and `parts.part_of`: a convention."""
         return part_of(name.removeprefix("generator."))
 

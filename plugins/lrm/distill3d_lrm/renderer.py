@@ -19,13 +19,13 @@ from distill3d.renderer import (
     Field,
     Folding,
     FromPhotos,
-    Part,
     Parted,
     Render,
     Renderer,
     RunDefaults,
     Scene,
     Stage,
+    StylePart,
     Thrifty,
 )
 from distill3d.volume import pixel_rays
@@ -231,7 +231,7 @@ class LrmRenderer(Renderer, AnySize, Field, FromPhotos, Thrifty, Folding, Parted
         others = {name: value for name, value in tensors.items() if not name.startswith(MODEL)}
         return others | {f"{MODEL}{name}": value for name, value in folded(self.model, model).items()}
 
-    def part_of(self, name: str) -> Part:
+    def part_of(self, name: str) -> StylePart:
         """See `Parted.part_of`: the decoder is texture but for its first layer, which goes with the planes it reads.
 
         A convention, measured on the embedded model alone (docs/lrm.md): there texture alone moves depth by .04 of what
