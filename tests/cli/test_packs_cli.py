@@ -95,7 +95,7 @@ def test_a_packs_folder_is_pushed_with_the_card_of_its_new_name(command, signed_
     files = repo.at("v2").files
     assert repo.private and SHEET not in files
     assert files[ADAPTER] == TENSORS and files[CONFIG] == (pack.folder / CONFIG).read_bytes()
-    assert b"studio/undead" in files[CARD] and NAME.encode() not in files[CARD]
+    assert b"studio/undead@v2" in files[CARD] and NAME.encode() not in files[CARD]
     assert "push its run to get low-rank" in refused(command, "push", pack.folder, NAME, "--format", "low-rank")
 
 
