@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from distill3d.errors import ConfigError
 from distill3d.files import as_file_name, check_replaceable, folder_written_aside, sha256
+from distill3d.licences import JUDGES, UNKNOWN, Part, parts_of_metric, with_parts
 from distill3d.models import find_model, load_stylised
 from distill3d.packs.config import ADAPTER
 from distill3d.plugins import registry
@@ -17,6 +19,7 @@ from distill3d.recipe import find_style
 from distill3d.renderer import Renderer
 from distill3d.report.page import write_report
 from distill3d.report.pictures import save_picture
+from distill3d.run_files import EVALUATION, FIGURES
 from distill3d.runs import RunFolder, fingerprint, trained_weights, versions
 from distill3d.showcase import look
 from distill3d.styles import Style
@@ -39,7 +42,7 @@ from distill3d.tiny.evaluation import (
     true_pictures,
 )
 
-FOLDER, JSON, TABLE, SHEET = "evaluation", "evaluation.json", "table.md", "sheet.png"
+TABLE, SHEET = "table.md", "sheet.png"
 GENERAL_SEEDS, GENERAL_YAWS = tuple(range(1000, 1016)), (-30.0, 0.0, 30.0)  # of metrics that need no truth; degrees
 
 
@@ -88,7 +91,7 @@ def evaluate_run(
     stylised = load_stylised(found, device=device, base=base)
     original = stylised.original
     folder = out or _folder_of(found)
-    check_replaceable(folder, (JSON, TABLE, SHEET))
+    check_replaceable(folder, (FIGURES, TABLE, SHEET))
     if not has_truth(original, style.name):
         return _without_truth(found, folder, style, original, stylised, against, progress)
     generators: dict[str, Renderer] = {found.name: stylised}
@@ -106,10 +109,12 @@ def evaluate_run(
         rows[name] = exam.measure(generator)
     progress("measuring", len(generators), len(generators) + 1)
     evaluation = Evaluation(style.name, len(seeds), {**rows, **exam.references()}, _made_with(found, original))
-    others = _general(style, original, stylised, core=False)
+    others, parts = _general(style, original, stylised, core=False)
     sheet = style_sheet(query_pictures(original, setting), query_pictures(stylised, setting), truth.sheet)
     with folder_written_aside(folder) as aside:
-        (aside / JSON).write_text(evaluation.to_json(), encoding="utf-8")
+        (aside / FIGURES).write_text(
+            _noted(json.loads(evaluation.to_json()), [*_judges(panel, clip), *parts]), encoding="utf-8"
+        )
         (aside / TABLE).write_text(markdown(evaluation.rows), encoding="utf-8")
         save_picture(sheet, aside / SHEET)
     if folder.parent == found.folder:
@@ -121,8 +126,8 @@ def evaluate_run(
 def _folder_of(found: Stylisation) -> Path:
     """A pack's own folder may be the Hub's cache, which is nobody's to write into."""
     if isinstance(found, RunFolder):
-        return found.folder / FOLDER
-    return Path(FOLDER) / (as_file_name(found.name) or "pack")
+        return found.folder / EVALUATION
+    return Path(EVALUATION) / (as_file_name(found.name) or "pack")
 
 
 def _remarks(evaluation: Evaluation, name: str) -> list[str]:
@@ -147,11 +152,11 @@ def _without_truth(
     if against:
         raise ConfigError("--against compares runs by their paired truth, and this backbone has none; leave it out.")
     progress("measuring", 0, 1)
-    others = _general(style, original, stylised, core=True)
+    others, parts = _general(style, original, stylised, core=True)
     plain = {name: value if math.isfinite(value) else None for name, value in others.items()}
     with folder_written_aside(folder) as aside:
         values = {"schema": 1, "style": style.name, "metrics": plain, "made_with": _made_with(found, original)}
-        (aside / JSON).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (aside / FIGURES).write_text(_noted(values, parts), encoding="utf-8")
     progress("measuring", 1, 1)
     remark = (
         f"There is no paired truth for {style.name!r} on backbone {found.backbone.name!r}: only the embedded "
@@ -161,16 +166,37 @@ def _without_truth(
     return Report(folder, "\n".join(lines), [remark], None, others)
 
 
-def _general(style: Style, original: Renderer, stylised: Renderer, *, core: bool) -> dict[str, float]:
-    """What the registered metrics say of pictures before and after; without the core's own if `core` is False."""
+def _general(
+    style: Style, original: Renderer, stylised: Renderer, *, core: bool
+) -> tuple[dict[str, float], list[Part]]:
+    """What the registered metrics say of pictures before and after, and whose weights they used.
+
+    Args:
+        core: False leaves out the core's own, which need none.
+    """
     offers = [o for o in registry().offers["metric"].values() if core or o.plugin != "builtin"]
     if not offers:
-        return {}
+        return {}, []
     before, after = (look(renderer, GENERAL_SEEDS, GENERAL_YAWS) for renderer in (original, stylised))
     figures: dict[str, float] = {}
+    parts: list[Part] = []
     for offer in offers:
-        figures.update({name: float(value) for name, value in offer.load()(before, after, style).items()})
-    return figures
+        measure = offer.load()
+        parts += () if offer.plugin == "builtin" else parts_of_metric(offer.name, measure)
+        figures.update({name: float(value) for name, value in measure(before, after, style).items()})
+    return figures, parts
+
+
+def _judges(panel: Panel | None, clip: Clip | None) -> list[Part]:
+    """Whose weights the protocol of the embedded world uses; of what is not the package's own nobody knows."""
+    brought = {"judges": panel, "own CLIP": clip}
+    others = [Part(f"metric {name}", "", UNKNOWN.name) for name, used in brought.items() if used is not None]
+    return others if panel is not None else [JUDGES, *others]
+
+
+def _noted(values: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """evaluation.json."""
+    return json.dumps(with_parts(values, parts), indent=2) + "\n"
 
 
 def _comparable(

@@ -20,8 +20,6 @@ from torch import Tensor
 
 from distill3d import showcase
 from distill3d.errors import ConfigError
-from distill3d.evaluate import FOLDER as EVALUATION
-from distill3d.evaluate import JSON
 from distill3d.files import check_replaceable, folder_written_aside, sha256
 from distill3d.models import Stylised, load_stylised, pristine_of, put
 from distill3d.packs.adapter import decode, encode, relative_error
@@ -46,7 +44,8 @@ from distill3d.plugins import registry
 from distill3d.preparation import find_style
 from distill3d.renderer import FromPhotos, Renderer
 from distill3d.report.pictures import save_picture
-from distill3d.runs import VERSIONS, RunFolder, step_of_weights, trained_weights
+from distill3d.run_files import EVALUATION, FIGURES, VERSIONS
+from distill3d.runs import RunFolder, step_of_weights, trained_weights
 from distill3d.showcase import look
 from distill3d.training.snapshot import load_tensors
 
@@ -205,7 +204,7 @@ NOT_EXACT = ", of the run itself, of which this pack has the {format} form"
 
 def _metrics(run: RunFolder, form: Format) -> Metrics | None:
     """What `distill3d evaluate` found, if it was asked about these weights."""
-    path = run.folder / EVALUATION / JSON
+    path = run.folder / EVALUATION / FIGURES
     if not path.is_file():
         return None
     try:

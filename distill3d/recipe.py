@@ -19,9 +19,9 @@ from distill3d.health import Health, HealthCheck, probe
 from distill3d.licences import parts_to_json
 from distill3d.preparation import Recipe, find_style, load_scorer, prepare, with_absolute_paths, with_defaults
 from distill3d.report.page import write_report
+from distill3d.run_files import LICENCES
 from distill3d.runs import (
     CONFIG,
-    LICENCES,
     RUN,
     VERSIONS,
     check_base,

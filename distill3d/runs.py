@@ -22,12 +22,11 @@ from distill3d.packs.config import ADAPTER
 from distill3d.plugins import registry
 from distill3d.provenance import source_commit
 from distill3d.renderer import Renderer
+from distill3d.run_files import BASE, CONFIG, RUN, VERSIONS
 from distill3d.stylisation import Backbone, Stylisation
 from distill3d.training.checkpoint import WEIGHTS, Checkpoint, list_checkpoints, read_index
 from distill3d.training.loop import CHECKPOINTS
 from distill3d.training.snapshot import fitting_tensors
-
-CONFIG, RUN, VERSIONS, LICENCES, BASE = "config.json", "run.json", "versions.json", "licences.json", "base.json"
 
 
 def publish_weights(folder: Path, checkpoint: Checkpoint, finished: bool, halted: str | None = None) -> None:
@@ -92,7 +91,9 @@ def read_config(folder: Path) -> DistillConfig:
     path = folder / CONFIG
     with reading(path):
         if not path.is_file():
-            hint = "" if folder.exists() else " Only a run that lies here can be gone on with, no style pack of the Hub."
+            hint = (
+                "" if folder.exists() else " Only a run that lies here can be gone on with, no style pack of the Hub."
+            )
             raise RunError(f"{folder} is no run folder: it has no {CONFIG}.{hint}")
         if (folder / ADAPTER).is_file():
             raise RunError(f"{folder} is a style pack, not a run: it has no checkpoints to go on from or to look into.")

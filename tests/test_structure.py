@@ -35,6 +35,7 @@ FLOORS = [  # from the top; a module may import from its own floor and from thos
         "state_dicts",
         "precision",
         "licences",
+        "run_files",
     },
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for name in floor}

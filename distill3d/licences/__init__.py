@@ -22,10 +22,10 @@ from distill3d.licences.verdict import (
     pack_licence,
     verdict,
 )
-from distill3d.licences.written import FILE, parts_of_run, parts_to_json
+from distill3d.licences.written import JUDGES, parts_of_run, parts_to_json, with_parts
 
 __all__ = [
-    "FILE",
+    "JUDGES",
     "LICENCES",
     "MODELS",
     "UNKNOWN",
@@ -46,4 +46,5 @@ __all__ = [
     "parts_to_json",
     "source_of",
     "verdict",
+    "with_parts",
 ]

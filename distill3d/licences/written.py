@@ -10,16 +10,25 @@ from typing import Any
 
 from distill3d.errors import RunError
 from distill3d.licences.part import Part
+from distill3d.run_files import EVALUATION, FIGURES, LICENCES
 
-FILE = "licences.json"
-EVALUATION = Path("evaluation") / "evaluation.json"
+PARTS = "parts"  # where evaluation.json has those that measured
 JUDGES = Part("metric judges", "embedded", "Apache-2.0")  # those that come with the package
 NEED_NO_WEIGHTS = ("diversity", "rsa_base")  # the core's figures where there is no paired truth
 
 
 def parts_to_json(parts: Iterable[Part]) -> str:
     """What `parts_of_run` reads."""
-    return json.dumps([asdict(part) for part in parts], indent=2) + "\n"
+    return json.dumps(_rows(parts), indent=2) + "\n"
+
+
+def with_parts(values: Mapping[str, Any], parts: Iterable[Part]) -> dict[str, Any]:
+    """The values of an evaluation.json, with the parts that measured."""
+    return {**values, PARTS: _rows(parts)}
+
+
+def _rows(parts: Iterable[Part]) -> list[dict[str, str]]:
+    return [asdict(part) for part in dict.fromkeys(parts)]
 
 
 def parts_of_run(folder: Path) -> tuple[Part, ...]:
@@ -28,7 +37,7 @@ def parts_of_run(folder: Path) -> tuple[Part, ...]:
     Raises:
         RunError: if a note is damaged.
     """
-    path = folder / FILE
+    path = folder / LICENCES
     if not path.is_file():
         return ()
     try:
@@ -50,17 +59,17 @@ def _read(values: Any) -> tuple[Part, ...]:
 
 def _measured_with(folder: Path) -> Iterable[Part]:
     """Whose weights an evaluation used; none if there is none that can be read."""
-    path = folder / EVALUATION
+    path = folder / EVALUATION / FIGURES
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return ()
     if not isinstance(found, dict):
         return ()
-    if "parts" not in found:
+    if PARTS not in found:
         return _measured_before_parts_were_noted(found)
     try:
-        return _read(found["parts"])
+        return _read(found[PARTS])
     except (KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged: it does not say whose weights measured the run. Evaluate again.") from error
 

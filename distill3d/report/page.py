@@ -17,6 +17,7 @@ from distill3d.files import write_text
 from distill3d.licences import licence_in_words, parts_of_run
 from distill3d.report.curves import curves_svg, read_metrics, spectrum_svg
 from distill3d.report.health import alarm, health_svg, terms_svg
+from distill3d.run_files import EVALUATION, FIGURES
 
 MIME = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
 SHOWN_PREVIEWS = 8
@@ -36,8 +37,8 @@ def write_report(folder: Path) -> Path:
         sheet=data_uri(folder / "sheet.png"),
         turntable=data_uri(folder / "turntable.webp"),
         previews=_previews(folder / "previews"),
-        evaluation=evaluation_table(_read_json(folder / "evaluation" / "evaluation.json")),
-        evaluation_sheet=data_uri(folder / "evaluation" / "sheet.png"),
+        evaluation=evaluation_table(_read_json(folder / EVALUATION / FIGURES)),
+        evaluation_sheet=data_uri(folder / EVALUATION / "sheet.png"),
         alarm=alarm(health),
         health=health_svg(health),
         terms=terms_svg(health),
