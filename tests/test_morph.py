@@ -167,7 +167,7 @@ def test_a_place_that_is_taken_is_known_before_the_work(runs, out, tmp_path, mon
         morph([runs["one"]], out)
     monkeypatch.chdir(tmp_path)
     (out / "mine.txt").write_text("mine")
-    with pytest.raises(RunError, match="holds other things, as 'mine.txt'"):
+    with pytest.raises(RunError, match=r"holds other things, as 'mine\.txt'"):
         morph([runs["one"]], out)
     with pytest.raises(RunError, match="is no folder"):
         morph([runs["one"]], out / "mine.txt")
