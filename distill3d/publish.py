@@ -234,7 +234,7 @@ def _pictures_error(run: Renderer, packed: Renderer) -> float:
 
 def _draw(folder: Path, run: RunFolder, original: Renderer, packed: Renderer, *, exact: bool) -> None:
     own = run.folder / showcase.SHEET, run.folder / showcase.TURNTABLE
-    if exact and all(_is_picture(path) for path in own):  # they show exactly this
+    if exact and _is_picture(own[0], "PNG") and _is_picture(own[1], "WEBP"):  # they show exactly this
         sheet, turntable = own
         shutil.copyfile(turntable, folder / TURNTABLE)
     else:
@@ -247,10 +247,10 @@ def _draw(folder: Path, run: RunFolder, original: Renderer, packed: Renderer, *,
         sheet.unlink()
 
 
-def _is_picture(path: Path) -> bool:
+def _is_picture(path: Path, form: str) -> bool:
     """Whether it is there, and whole."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=[form]) as picture:
             picture.load()
     except (OSError, SyntaxError):
         return False

@@ -91,9 +91,7 @@ def read_config(folder: Path) -> DistillConfig:
     path = folder / CONFIG
     with reading(path):
         if not path.is_file():
-            hint = (
-                "" if folder.exists() else " Only a run that lies here can be gone on with, no style pack of the Hub."
-            )
+            hint = "" if folder.exists() else " Only a run that lies here can go on, no style pack of the Hub."
             raise RunError(f"{folder} is no run folder: it has no {CONFIG}.{hint}")
         if (folder / ADAPTER).is_file():
             raise RunError(f"{folder} is a style pack, not a run: it has no checkpoints to go on from or to look into.")

@@ -66,9 +66,12 @@ def test_packs_are_named_by_the_environment_or_else_by_the_file(studio, tmp_path
 
 
 def test_without_a_pack_it_says_where_to_name_one(studio, tmp_path):
-    for folder in (tmp_path, SPACE):
-        with pytest.raises(ConfigError, match=r"No style pack is named\. .* packs\.txt, or into DISTILL3D_PACKS"):
-            studio.packs_named(folder, {})
+    with pytest.raises(ConfigError, match=r"No style pack is named\. .* packs\.txt, or into DISTILL3D_PACKS"):
+        studio.packs_named(tmp_path, {})
+
+
+def test_as_it_is_it_opens_the_packs_beside_it(studio):
+    assert studio.Studio.open(studio.packs_named(SPACE, {})).names == ["zombie", "pixar"]
 
 
 def test_a_pack_that_cannot_be_had_is_one_sentence(studio, models):
@@ -117,7 +120,7 @@ def test_the_hub_can_read_what_the_space_is():
     colours = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
     assert {front["colorFrom"], front["colorTo"]} <= colours
     needed = (SPACE / "requirements.txt").read_text().split()
-    assert "distill3d>=0.1" in needed and "--extra-index-url" in needed
+    assert "distill3d>=0.1" in needed
 
 
 def test_the_page_answers_a_client(studio, opened, monkeypatch, tmp_path):
