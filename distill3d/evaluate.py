@@ -12,7 +12,7 @@ from typing import Any
 from distill3d.errors import ConfigError
 from distill3d.files import as_file_name, check_replaceable, folder_written_aside, sha256
 from distill3d.licences import JUDGES, UNKNOWN, Part, parts_of_metric, with_parts
-from distill3d.models import find_model, load_stylised
+from distill3d.models import Told, find_model, load_stylised, tell_log
 from distill3d.packs.config import ADAPTER
 from distill3d.plugins import registry
 from distill3d.recipe import find_style
@@ -68,6 +68,7 @@ def evaluate_run(
     seeds: Sequence[int] = SUBJECTS,
     device: str | None = None,
     base: str | None = None,
+    told: Told = tell_log,
     progress: Progress = silent,
 ) -> Report:
     """Measure a run or a style pack; see `docs/evaluate.md`.
@@ -75,7 +76,7 @@ def evaluate_run(
     Args:
         run: see `distill3d.models.find_model`.
         out: the folder that is written; None for RUN/evaluation, of a style pack evaluation/NAME.
-        device, base: see `distill3d.models.load`.
+        device, base, told: see `distill3d.models.load`.
         against: other runs of the same style and backbone, as more rows.
         panel: the judges; None for those that come with the package.
         clip: the diffusion model's own CLIP, if it is at hand.
@@ -86,7 +87,7 @@ def evaluate_run(
         ConfigError: if two runs cannot be compared.
     """
     progress("loading", 0, 1)
-    found = find_model(run, told=lambda what: progress(what, 0, 1))
+    found = find_model(run, told=told)
     style = find_style(found.style, registry().styles)
     stylised = load_stylised(found, device=device, base=base)
     original = stylised.original
@@ -96,9 +97,7 @@ def evaluate_run(
         return _without_truth(found, folder, style, original, stylised, against, progress)
     generators: dict[str, Renderer] = {found.name: stylised}
     for other in against:
-        name, generator = _comparable(
-            find_model(other, told=lambda what: progress(what, 0, 1)), style, original, device, base
-        )
+        name, generator = _comparable(find_model(other, told=told), style, original, device, base)
         generators[name if name not in generators else str(other)] = generator
     setting = Setting.of(seeds)
     truth = true_pictures(setting, setting.identity(original), style.name, cache=cache, progress=progress)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from distill3d.errors import ConfigError
 from distill3d.files import check_replaceable, folder_written_aside
-from distill3d.models import Stylised, load
+from distill3d.models import Palette, Stylised, Told, load_palette, tell_log
+from distill3d.renderer import Renderer
 from distill3d.report.pictures import contact_sheet, save_picture
 from distill3d.report.video import VideoFormat, check_format, save_video
 from distill3d.showcase import look_round, turntable_yaws
@@ -79,6 +80,7 @@ def morph(
     device: str | None = None,
     base: str | None = None,
     token: str | bool | None = None,
+    told: Told = tell_log,
     progress: Progress = lambda what, done, total: None,
 ) -> MorphFiles:
     """Write a sheet and a video of subjects whose style changes; memory holds one mixture at a time.
@@ -89,7 +91,7 @@ def morph(
     Args:
         models: see `distill3d.models.find_model`.
         out: the folder, new or empty. It is there whole or not at all.
-        device, base, token: see `distill3d.models.load`.
+        device, base, token, told: see `distill3d.models.load`.
     Raises:
         ConfigError: for no model, one that is named twice, styles that cannot be mixed, or strengths of several.
         MissingExtraError: for an .mp4 without the `video` extra.
@@ -100,13 +102,16 @@ def morph(
     _check(models, options)
     check_replaceable(out, ())
     progress("loading", 0, 1)
-    palette, names = _palette(models, device, base, token, lambda what: progress(what, 0, 1))
+    palette = load_palette(models, device=device, base=base, token=token, told=told)
+    names = list(palette.styles)
     course = Course.of_strengths(options.strengths) if len(names) == 1 else Course.along(names)
     places = course.columns(options.columns)
     columns = [Shot(course.at(place), options.yaw) for place in places]
-    frames = [Shot(course.at(p), yaw) for p, yaw in zip(course.frames(options.frames), _yaws(palette, options))]
+    frames = [
+        Shot(course.at(p), yaw) for p, yaw in zip(course.frames(options.frames), _yaws(palette.original, options))
+    ]
     with folder_written_aside(out) as aside:
-        seen = _look(palette, names, options.seeds, [*columns, *frames], progress)
+        seen = _look(palette, options.seeds, [*columns, *frames], progress)
         sheet = contact_sheet(
             torch.stack([seen[shot] for shot in columns], 1),
             [f"seed {seed}" for seed in options.seeds],
@@ -126,24 +131,6 @@ def _check(models: Sequence[str], options: MorphOptions) -> None:
     if len(models) > 1 and options.strengths is not None:
         raise ConfigError(f"Strengths are of one model, got {len(models)}: {' '.join(models)}.")
     check_format(options.format)
-
-
-def _palette(
-    models: Sequence[str],
-    device: str | None,
-    base: str | None,
-    token: str | bool | None,
-    told: Callable[[str], None],
-) -> tuple[Stylised, list[str]]:
-    """A renderer that has all of the styles, and their names in it."""
-    first, *others = models
-    palette = load(first, device=device, base=base, token=token, told=told)
-    for model in others:
-        known = len(palette.amounts)
-        palette = palette.blend({model: 0.0}, token=token, told=told)
-        if len(palette.amounts) == known:
-            raise ConfigError(f"A style is named twice: {' '.join(models)}. The way back to the first comes by itself.")
-    return palette, list(palette.amounts)
 
 
 @dataclass(frozen=True)
@@ -206,16 +193,14 @@ class Shot:
     yaw: float  # degrees
 
 
-def _yaws(renderer: Stylised, options: MorphOptions) -> Iterable[float]:
+def _yaws(renderer: Renderer, options: MorphOptions) -> Iterable[float]:
     """Without end; every stop is seen from the same side."""
     if options.turn:
         return itertools.cycle(turntable_yaws(renderer.defaults.around, options.frames))
     return itertools.repeat(options.yaw)
 
 
-def _look(
-    palette: Stylised, names: Sequence[str], seeds: Sequence[int], shots: Sequence[Shot], progress: Progress
-) -> dict[Shot, Tensor]:
+def _look(palette: Palette, seeds: Sequence[int], shots: Sequence[Shot], progress: Progress) -> dict[Shot, Tensor]:
     """Every subject in each shot, (S, 3, H, W); equal shots once, mixture by mixture.
 
     Half precision: pictures become bytes, and there are many.
@@ -232,7 +217,7 @@ def _look(
 
     seen = {}
     for amounts, angles in yaws.items():
-        pictures = _pictures(palette.blend(dict(zip(names, amounts))), seeds, angles, rendered)
+        pictures = _pictures(palette.mixed(dict(zip(palette.styles, amounts))), seeds, angles, rendered)
         seen.update({Shot(amounts, yaw): each for yaw, each in zip(angles, pictures)})
     return seen
 

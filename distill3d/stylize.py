@@ -18,7 +18,7 @@ from distill3d import __version__
 from distill3d.errors import ConfigError, MissingExtraError, RunError
 from distill3d.export import Mesh, extract_mesh, save_mesh
 from distill3d.files import as_file_name, folder_written_aside, storing
-from distill3d.models import find_model, load_stylised
+from distill3d.models import Told, find_model, load_stylised, tell_log
 from distill3d.renderer import FromPhotos, Renderer, Scene
 from distill3d.report.pictures import contact_sheet, save_picture
 from distill3d.report.stylised import PAGE, write_page
@@ -78,13 +78,14 @@ def stylize(
     options: StylizeOptions | None = None,
     device: str | None = None,
     base: str | None = None,
+    told: Told = tell_log,
     progress: Progress = lambda what, done, total: None,
 ) -> StylisedPhoto:
     """Read a photograph by a run's generator and write what it looks like in the style; the files are named above.
 
     Args:
         model: see `distill3d.models.find_model`.
-        device, base: see `distill3d.models.load`.
+        device, base, told: see `distill3d.models.load`.
         out: the folder, new or empty; None for stylised/PHOTO-STYLE, with a number if that is taken.
     Raises:
         ConfigError: for a picture that cannot be read, a backbone that reads none, or a mesh that cannot be had.
@@ -95,7 +96,7 @@ def stylize(
     if not os.path.isfile(photo):  # Path.is_file raises for a name that is too long
         raise ConfigError(f"There is no picture {photo}.")
     progress("loading", 0, 1)
-    found = find_model(model, told=lambda what: progress(what, 0, 1))
+    found = find_model(model, told=told)
     stylised = load_stylised(found, device=device, base=base, subjects=False)
     original = stylised.original
     if not isinstance(original, FromPhotos):

@@ -11,8 +11,8 @@ from PIL import Image
 from distill3d import morph as module
 from distill3d.cli.morph import strengths_of
 from distill3d.errors import ConfigError, MissingExtraError, RunError
-from distill3d.models import load
-from distill3d.morph import Course, MorphOptions, Shot, _look, _palette, _yaws, morph
+from distill3d.models import load, load_palette
+from distill3d.morph import Course, MorphOptions, Shot, _look, _yaws, morph
 from distill3d.report.pictures import contact_sheet
 from distill3d.report.video import save_video
 from distill3d.showcase import look, turntable_yaws
@@ -121,16 +121,17 @@ def test_every_style_has_a_column_of_its_own_and_the_loop_closes(stops, count):
 
 
 def test_subjects_that_turn_show_every_stop_from_the_front(runs):
-    palette, names = _palette([runs["one"], runs["two"]], None, None, None, print)
+    palette = load_palette([runs["one"], runs["two"]])
+    names = list(palette.styles)
     assert names == ["one", "two"]
-    yaws = _yaws(palette, MorphOptions(turn=True, frames=4))
-    turn = turntable_yaws(palette.defaults.around, 4)
+    yaws = _yaws(palette.original, MorphOptions(turn=True, frames=4))
+    turn = turntable_yaws(palette.original.defaults.around, 4)
     assert [yaw for yaw, _ in zip(yaws, range(8))] == turn + turn
     assert turn[0] == 0 and len(set(turn)) == 4
     shots = [Shot((1.0, 0.0), turn[1]), Shot((1.0, 0.0), 0.0), Shot((0.0, 0.5), 10.0)]
-    found = _look(palette, names, (1,), shots, lambda *told: None)
+    found = _look(palette, (1,), shots, lambda *told: None)
     for shot in shots:
-        mixture = palette.blend(dict(zip(names, shot.amounts)))
+        mixture = palette.mixed(dict(zip(names, shot.amounts)))
         assert torch.equal(found[shot], seen(mixture, (1,), shot.yaw))
 
 
@@ -160,7 +161,7 @@ def test_what_fails_leaves_nothing(runs, out, monkeypatch, failing, wrong):
 
 
 def test_a_place_that_is_taken_is_known_before_the_work(runs, out, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "load", lambda *a, **k: pytest.fail("it was loaded"))
+    monkeypatch.setattr(module, "load_palette", lambda *a, **k: pytest.fail("it was loaded"))
     out.mkdir()
     monkeypatch.chdir(out)
     with pytest.raises(RunError, match="is where you are"):
@@ -177,7 +178,7 @@ def test_a_place_that_is_taken_is_known_before_the_work(runs, out, tmp_path, mon
 def test_models_that_make_no_way_are_refused(runs, out):
     cases = [
         ([], {}, "Say which style"),
-        ([runs["one"], runs["one"]], {}, "named twice"),
+        ([runs["one"], runs["one"]], {}, "are the same style"),
         ([runs["one"], runs["two"]], {"strengths": (0, 1)}, "Strengths are of one model, got 2"),
         ([runs["one"]], {"format": "avi"}, "one of webp, gif, mp4, got 'avi'"),
     ]
@@ -220,7 +221,7 @@ def test_a_gif_is_one_and_an_mp4_without_its_package_says_what_to_install(runs, 
     with Image.open(made.video) as video:
         assert video.format == "GIF" and video.is_animated
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    monkeypatch.setattr(module, "load", lambda *a, **k: pytest.fail("it was loaded"))
+    monkeypatch.setattr(module, "load_palette", lambda *a, **k: pytest.fail("it was loaded"))
     with pytest.raises(MissingExtraError, match=r"pip install 'distill3d\[video\]'"):
         morph([runs["one"]], out.with_name("mp4"), options=MorphOptions(format="mp4", **SMALL))
 

@@ -43,6 +43,7 @@ def evaluate(
             out=out,
             device=device,
             base=base,
+            told=typer.echo,
             progress=progress,
         )
     typer.echo(report.table)

@@ -46,10 +46,12 @@ def morph(
     with Progress() as bar:
         task = bar.add_task("loading", total=None)
 
-        def told(what: str, done: int, total: int) -> None:
+        def shown(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        made = morph_styles(models, out, options=options, device=device, base=base, progress=told)
+        made = morph_styles(
+            models, out, options=options, device=device, base=base, told=bar.console.print, progress=shown
+        )
     typer.echo(f"Wrote {made.sheet} and {made.video}")
 
 

@@ -33,10 +33,12 @@ def stylize(
     with Progress() as bar:
         task = bar.add_task("loading", total=None)
 
-        def told(what: str, done: int, total: int) -> None:
+        def shown(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        made = stylize_photo(photo, model, out, options=options, device=device, base=base, progress=told)
+        made = stylize_photo(
+            photo, model, out, options=options, device=device, base=base, told=bar.console.print, progress=shown
+        )
     if made.no_mesh:
         typer.echo(f"Without a mesh: {made.no_mesh}")
     typer.echo(f"Wrote {made.page}")

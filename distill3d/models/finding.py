@@ -17,10 +17,11 @@ from distill3d.stylisation import Stylisation
 logger = logging.getLogger(__name__)
 
 Told = Callable[[str], None]
+tell_log = logger.info  # what is told unless somebody wants to hear it
 RUNS = "runs"  # where bare names are looked for
 
 
-def find_model(model: str | Path, *, token: str | bool | None = None, told: Told = logger.info) -> Stylisation:
+def find_model(model: str | Path, *, token: str | bool | None = None, told: Told = tell_log) -> Stylisation:
     """The run or style pack that these words mean.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distill3d.blending import Amount
 from distill3d.errors import ConfigError, UnknownNameError, WeightsError
-from distill3d.models.finding import Told, find_model, logger
+from distill3d.models.finding import Told, find_model, tell_log
 from distill3d.models.palette import Palette, Stylised, belongs
 from distill3d.renderer import Renderer
 from distill3d.runs import RunFolder, check_device, fingerprint, open_backbone
@@ -21,7 +21,7 @@ def load(
     base: str | None = None,
     subjects: bool = True,
     token: str | bool | None = None,
-    told: Told = logger.info,
+    told: Told = tell_log,
 ) -> Stylised:
     """The stylised renderer of a run or of a style pack.
 
@@ -54,7 +54,7 @@ def load_palette(
     device: str | None = None,
     base: str | None = None,
     token: str | bool | None = None,
-    told: Told = logger.info,
+    told: Told = tell_log,
 ) -> Palette:
     """Several models on the first one's backbone; `Palette.styles` has them in this order.
 
@@ -79,7 +79,7 @@ def load_mixture(
     device: str | None = None,
     base: str | None = None,
     token: str | bool | None = None,
-    told: Told = logger.info,
+    told: Told = tell_log,
 ) -> Stylised:
     """Several models at once, each with its amount, see `Stylised.blend`."""
     palette = load_palette(list(amounts), device=device, base=base, token=token, told=told)

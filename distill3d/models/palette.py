@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill3d.blending import Amount, AmountOf, amount_by_name, check_amount, mix
 from distill3d.errors import ConfigError, UnknownNameError, WeightsError
-from distill3d.models.finding import Told, find_model, logger
+from distill3d.models.finding import Told, find_model, tell_log
 from distill3d.renderer import Folding, Renderer
 from distill3d.stylisation import Stylisation
 
@@ -125,7 +125,7 @@ class Stylised(Renderer):
         return self.palette.original
 
     def blend(
-        self, amounts: Mapping[str, Amount], *, token: str | bool | None = None, told: Told = logger.info
+        self, amounts: Mapping[str, Amount], *, token: str | bool | None = None, told: Told = tell_log
     ) -> Stylised:
         """The same backbone with other amounts of its styles, or with further styles: sum_i a_i (theta_i - theta_0).
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from distill3d import load
 from distill3d.blending import times_parts
 from distill3d.errors import ConfigError
-from distill3d.models import Stylised
+from distill3d.models import Palette, Stylised, load_palette
 from distill3d.renderer import Parted
 from distill3d.report.pictures import to_picture
 from distill3d.report.turntable import save_turntable
@@ -45,7 +44,7 @@ def packs_named(folder: Path, environment: Mapping[str, str] = os.environ) -> li
 class Studio:
     """A backbone with the styles that can be mixed on it."""
 
-    palette: Stylised
+    palette: Palette
 
     @classmethod
     def open(cls, models: Sequence[str]) -> Studio:
@@ -54,35 +53,34 @@ class Studio:
         Raises:
             Distill3dError: if one cannot be had, or belongs to another backbone than the first.
         """
-        palette = load(models[0])
-        return cls(palette.blend(dict.fromkeys(models[1:], 0.0)))
+        return cls(load_palette(models))
 
     @property
     def names(self) -> list[str]:
         """Of the styles, in the order in which `amounts` are given."""
-        return list(self.palette.amounts)
+        return list(self.palette.styles)
 
     @property
     def labels(self) -> list[str]:
         """The same as a user reads them: the style, and the pack where two have one style."""
-        styles = [self.palette.palette.styles[name].style for name in self.names]
+        styles = [each.style for each in self.palette.styles.values()]
         return [s if styles.count(s) == 1 else f"{s} ({name})" for s, name in zip(styles, self.names)]
 
     @property
     def has_parts(self) -> bool:
         """Whether geometry and texture can have amounts of their own."""
-        return isinstance(self.palette, Parted)
+        return isinstance(self.palette.original, Parted)
 
     @property
     def widest_yaw(self) -> float:
         """How far the cameras go to each side, degrees."""
-        return min(180.0, self.palette.defaults.around.yaw)
+        return min(180.0, self.palette.original.defaults.around.yaw)
 
     def mixed(self, amounts: Sequence[float], geometry: float = 1.0, texture: float = 1.0) -> Stylised:
         """The backbone with so much of each style; `geometry` and `texture` are factors of their parts."""
         geometry, texture = (geometry, texture) if self.has_parts else (1.0, 1.0)
         mixture = {name: times_parts(float(amount), geometry, texture) for name, amount in zip(self.names, amounts)}
-        return self.palette.blend(mixture)
+        return self.palette.mixed(mixture)
 
     def pictures(
         self, seed: int, yaw: float, amounts: Sequence[float], geometry: float = 1.0, texture: float = 1.0
@@ -96,7 +94,7 @@ class Studio:
         self, seed: int, amounts: Sequence[float], geometry: float, texture: float, path: Path, frames: int = FRAMES
     ) -> Path:
         """Write the subject going round, before above after, as an animated .webp."""
-        yaws = turntable_yaws(self.palette.defaults.around, frames)
+        yaws = turntable_yaws(self.palette.original.defaults.around, frames)
         pair = (self.palette.original, self.mixed(amounts, geometry, texture))
         before, after = (look(renderer, [int(seed)], yaws).transpose(0, 1) for renderer in pair)
         save_turntable(after, path, before=before)
@@ -105,8 +103,8 @@ class Studio:
 
 def use_few_threads(studio: Studio) -> None:
     """As many as the backbone is fastest with: small networks take longer on several."""
-    if studio.palette.defaults.threads:
-        torch.set_num_threads(studio.palette.defaults.threads)
+    if studio.palette.original.defaults.threads:
+        torch.set_num_threads(studio.palette.original.defaults.threads)
 
 
 def _large(picture: Image.Image) -> Image.Image:

@@ -29,7 +29,7 @@ def test_one_style_is_swept_and_several_are_gone_along(command, runs, tmp_path, 
     ("words", "sentence"),
     [
         (("one", "two", "--strengths", "0-1"), "Strengths are of one model, got 2: one two."),
-        (("one", "runs/one"), "A style is named twice: one runs/one."),
+        (("one", "runs/one"), "one and runs/one are the same style; name it once."),
         (("one", "--strengths", "0-2"), "--strengths takes two numbers from 0 to 1.5, as 0-1.5, got '0-2'."),
         (("one", "--seeds", "some"), "--seeds takes numbers"),
         (("one", "--format", "avi"), "A video is one of webp, gif, mp4, got 'avi'."),
