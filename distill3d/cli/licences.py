@@ -23,7 +23,7 @@ def licences(
     from distill3d.licences import is_open, verdict
     from distill3d.models import find_model
 
-    parts = find_model(run).parts
+    parts = find_model(run, told=lambda what: typer.echo(what, err=True)).parts
     for line in _table(parts):
         typer.echo(line)
     typer.echo(verdict(parts))
