@@ -17,7 +17,7 @@ from distill3d.training.planning.kernels import cpu_scratch, no_scratch
 from distill3d.training.planning.offload import play_offload
 from distill3d.training.planning.phases import Phase, Phases
 from distill3d.training.planning.plan import MemoryPlan
-from distill3d.training.planning.rehearsal import DeviceKind, Rehearsal, played
+from distill3d.training.planning.rehearsal import DeviceKind, Rehearsal, played, uncollected
 from distill3d.training.trainer import Trainer
 
 
@@ -82,7 +82,7 @@ def predict(
     phases = Phases()
     spare = cpu_scratch if kind == "cpu" else no_scratch
     memory = Rehearsal(spare, phases.at, phases.count)
-    with played(kind), memory:
+    with played(kind), uncollected(), memory:
         memory.hold([*_tensors(renderer), *_tensors(scorer)])
         waiting = play_offload(scorer, memory.add)
         trainer = Trainer(

@@ -6,6 +6,7 @@ comes out without an estimate. The device that is planned for is played by "meta
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -138,6 +139,19 @@ def _numbered(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
         else:
             found.append(index)
     return found
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without automatic garbage collection: when it comes depends on all that this process ever made, and what is held
+    by circles would be released sometimes and sometimes not."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager
