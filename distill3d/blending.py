@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from distill3d.errors import ConfigError
-from distill3d.renderer import Parted, Renderer
+from distill3d.renderer import Parted, Renderer, StylePart
 
-PARTS = ("geometry", "texture")
+PARTS: tuple[StylePart, ...] = get_args(StylePart)
 Amount = float | Mapping[str, float]  # of a style; or of its parts, those that are not named are left out
 LARGEST = 100  # amount either way: far beyond, pictures are no numbers any more
 AmountOf = Callable[[str], float]  # by the name of a parameter

@@ -12,7 +12,7 @@ from typing import Any
 from distill3d.errors import ConfigError
 from distill3d.files import as_file_name, check_replaceable, folder_written_aside, sha256
 from distill3d.licences import JUDGES, UNKNOWN, Part, parts_of_metric, with_parts
-from distill3d.models import Told, find_model, load_stylised, tell_log
+from distill3d.models import Stylised, Told, find_model, load_stylised, tell_log
 from distill3d.packs.config import ADAPTER
 from distill3d.plugins import registry
 from distill3d.recipe import find_style
@@ -20,7 +20,7 @@ from distill3d.renderer import Renderer
 from distill3d.report.page import write_report
 from distill3d.report.pictures import save_picture
 from distill3d.run_files import EVALUATION, FIGURES
-from distill3d.runs import RunFolder, fingerprint, trained_weights, versions
+from distill3d.runs import RunFolder, trained_weights, versions
 from distill3d.showcase import look
 from distill3d.styles import Style
 from distill3d.stylisation import Stylisation
@@ -94,10 +94,10 @@ def evaluate_run(
     folder = out or _folder_of(found)
     check_replaceable(folder, (FIGURES, TABLE, SHEET))
     if not has_truth(original, style.name):
-        return _without_truth(found, folder, style, original, stylised, against, progress)
+        return _without_truth(found, folder, style, stylised, against, progress)
     generators: dict[str, Renderer] = {found.name: stylised}
     for other in against:
-        name, generator = _comparable(find_model(other, told=told), style, original, device, base)
+        name, generator = _comparable(find_model(other, told=told), style, stylised.palette.sha256, device, base)
         generators[name if name not in generators else str(other)] = generator
     setting = Setting.of(seeds)
     truth = true_pictures(setting, setting.identity(original), style.name, cache=cache, progress=progress)
@@ -107,13 +107,12 @@ def evaluate_run(
         progress("measuring", done, len(generators) + 1)
         rows[name] = exam.measure(generator)
     progress("measuring", len(generators), len(generators) + 1)
-    evaluation = Evaluation(style.name, len(seeds), {**rows, **exam.references()}, _made_with(found, original))
-    others, parts = _general(style, original, stylised, core=False)
+    evaluation = Evaluation(style.name, len(seeds), {**rows, **exam.references()}, _made_with(found, stylised))
+    others, parts = _general(style, stylised, core=False)
     sheet = style_sheet(query_pictures(original, setting), query_pictures(stylised, setting), truth.sheet)
     with folder_written_aside(folder) as aside:
-        (aside / FIGURES).write_text(
-            _noted(json.loads(evaluation.to_json()), [*_judges(panel, clip), *parts]), encoding="utf-8"
-        )
+        noted = _noted(evaluation.plain(), [*_judges(panel, clip), *parts])
+        (aside / FIGURES).write_text(noted, encoding="utf-8")
         (aside / TABLE).write_text(markdown(evaluation.rows), encoding="utf-8")
         save_picture(sheet, aside / SHEET)
     if folder.parent == found.folder:
@@ -143,18 +142,17 @@ def _without_truth(
     found: Stylisation,
     folder: Path,
     style: Style,
-    original: Renderer,
-    stylised: Renderer,
+    stylised: Stylised,
     against: Sequence[str | Path],
     progress: Progress,
 ) -> Report:
     if against:
         raise ConfigError("--against compares runs by their paired truth, and this backbone has none; leave it out.")
     progress("measuring", 0, 1)
-    others, parts = _general(style, original, stylised, core=True)
+    others, parts = _general(style, stylised, core=True)
     plain = {name: value if math.isfinite(value) else None for name, value in others.items()}
     with folder_written_aside(folder) as aside:
-        values = {"schema": 1, "style": style.name, "metrics": plain, "made_with": _made_with(found, original)}
+        values = {"schema": 1, "style": style.name, "metrics": plain, "made_with": _made_with(found, stylised)}
         (aside / FIGURES).write_text(_noted(values, parts), encoding="utf-8")
     progress("measuring", 1, 1)
     remark = (
@@ -165,9 +163,7 @@ def _without_truth(
     return Report(folder, "\n".join(lines), [remark], None, others)
 
 
-def _general(
-    style: Style, original: Renderer, stylised: Renderer, *, core: bool
-) -> tuple[dict[str, float], list[Part]]:
+def _general(style: Style, stylised: Stylised, *, core: bool) -> tuple[dict[str, float], list[Part]]:
     """What the registered metrics say of pictures before and after, and whose weights they used.
 
     Args:
@@ -176,7 +172,7 @@ def _general(
     offers = [o for o in registry().offers["metric"].values() if core or o.plugin != "builtin"]
     if not offers:
         return {}, []
-    before, after = (look(renderer, GENERAL_SEEDS, GENERAL_YAWS) for renderer in (original, stylised))
+    before, after = (look(renderer, GENERAL_SEEDS, GENERAL_YAWS) for renderer in (stylised.original, stylised))
     figures: dict[str, float] = {}
     parts: list[Part] = []
     for offer in offers:
@@ -199,22 +195,22 @@ def _noted(values: Mapping[str, Any], parts: Sequence[Part]) -> str:
 
 
 def _comparable(
-    found: Stylisation, style: Style, original: Renderer, device: str | None, base: str | None
+    found: Stylisation, style: Style, base_sha256: str, device: str | None, base: str | None
 ) -> tuple[str, Renderer]:
     """The stylised generator of another run and its name, if it can stand in the same table."""
     theirs = find_style(found.style, registry().styles)
     if theirs != style:
         raise ConfigError(f"{found.name} is a run of style {theirs.name!r}, and this one of {style.name!r}.")
     stylised = load_stylised(found, device=device, base=base)
-    if stylised.palette.sha256 != fingerprint(original):
+    if stylised.palette.sha256 != base_sha256:
         raise ConfigError(f"{found.name} started from other backbone weights, so its pictures are of other subjects.")
     return found.name, stylised
 
 
-def _made_with(found: Stylisation, original: Renderer) -> dict[str, str]:
+def _made_with(found: Stylisation, stylised: Stylised) -> dict[str, str]:
     """What a repetition needs; the figures are those of these weights."""
     weights = trained_weights(found.folder) if isinstance(found, RunFolder) else found.folder / ADAPTER
-    return {**versions(), "backbone_sha256": fingerprint(original), "weights_sha256": sha256(weights)}
+    return {**versions(), "backbone_sha256": stylised.palette.sha256, "weights_sha256": sha256(weights)}
 
 
 def _shipped_judges() -> Panel:

@@ -19,7 +19,7 @@ from distill3d.health import Health, HealthCheck, probe
 from distill3d.licences import parts_to_json
 from distill3d.preparation import Recipe, find_style, load_scorer, prepare, with_absolute_paths, with_defaults
 from distill3d.report.page import write_report
-from distill3d.run_files import LICENCES
+from distill3d.run_files import LICENCES, RUNS
 from distill3d.runs import (
     CONFIG,
     RUN,
@@ -66,7 +66,7 @@ def distill(
     share = share or Share()
     with _claimed(out if share.leads else None):
         recipe, plan = _prepared(config, share)
-        folder = out or (new_folder(recipe.config) if share.leads else Path("runs"))
+        folder = out or (new_folder(recipe.config) if share.leads else Path(RUNS))
     trainer = trainer_of(recipe, plan, share)
     if not share.leads:
         return _run(recipe, trainer, plan, folder, watch or Watch())

@@ -22,7 +22,7 @@ from distill3d.packs.config import ADAPTER
 from distill3d.plugins import registry
 from distill3d.provenance import source_commit
 from distill3d.renderer import Renderer
-from distill3d.run_files import BASE, CONFIG, RUN, VERSIONS
+from distill3d.run_files import BASE, CONFIG, RUN, RUNS, VERSIONS
 from distill3d.stylisation import Backbone, Stylisation
 from distill3d.training.checkpoint import WEIGHTS, Checkpoint, list_checkpoints, read_index
 from distill3d.training.loop import CHECKPOINTS
@@ -66,7 +66,7 @@ def claim_folder(folder: Path) -> None:
 
 def new_folder(config: DistillConfig) -> Path:
     """runs/STYLE-BACKBONE, with a number if that is taken."""
-    return numbered_folder(Path("runs") / f"{as_file_name(config.style) or 'run'}-{config.backbone}")
+    return numbered_folder(Path(RUNS) / f"{as_file_name(config.style) or 'run'}-{config.backbone}")
 
 
 def numbered_folder(first: Path) -> Path:

@@ -30,3 +30,12 @@ def trained(tmp_path_factory):
         return Path(given) / "zombie", Path(given) / "pixar"
     folder = tmp_path_factory.mktemp("trained")
     return tuple(distill(DistillConfig(style=style), folder / style) for style in ("zombie", "pixar"))
+
+
+@pytest.fixture(scope="module")
+def photo_toys():
+    """The toys of tests/toys.py are installed as backbones, as a plugin's would be."""
+    from tests.photo_runs import photo_toy_is_installed
+
+    with photo_toy_is_installed():
+        yield

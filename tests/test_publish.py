@@ -18,17 +18,13 @@ from distill3d.packs.pack import open_pack
 from distill3d.publish import TRIED_SEEDS, TRIED_YAWS, PackOptions, make_pack, preview_card
 from distill3d.runs import fingerprint, load_backbone
 from distill3d.showcase import look
-from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
+from tests.photo_runs import a_photo, a_run
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _installed():
-    with photo_toy_is_installed():
-        yield
+pytestmark = pytest.mark.usefixtures("photo_toys")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, _installed):
+def run(tmp_path_factory, photo_toys):
     return a_run(tmp_path_factory.mktemp("runs") / "mine", options={"guidance_scale": 5.0}, seed=3)
 
 

@@ -18,20 +18,17 @@ from distill3d.models import load
 from distill3d.report.pictures import to_uint8
 from distill3d.showcase import look_round, turntable_yaws
 from distill3d.stylize import StylizeOptions, _given, stylize
-from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
+from tests.photo_runs import a_photo, a_run
 
 SMALL = StylizeOptions(frames=4, resolution=12)
 WHOLE = {"photo.png", "sheet.png", "turntable.webp", "head.glb", "stylize.json", "index.html"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _installed():
-    with photo_toy_is_installed():
-        yield
+pytestmark = pytest.mark.usefixtures("photo_toys")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, _installed):
+def run(tmp_path_factory, photo_toys):
     return a_run(tmp_path_factory.mktemp("runs") / "mine")
 
 

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill3d.cli.shared import Base, Device, Model
+
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 
 def card(
-    run: Annotated[str, typer.Argument(help="A run's folder, a style pack's, or its Hub id user/name.")],
+    run: Model,
     repo: Annotated[str | None, typer.Option(help="What the card calls it, as user/name. (default: user/RUN)")] = None,
     form: Annotated[
         str, typer.Option("--format", help="Of the pack: full, half or low-rank; see `distill3d pack`.")
     ] = "full",
     out: Annotated[Path | None, typer.Option(help="A file for it. (default: it is shown)")] = None,
-    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    base: Base = None,
+    device: Device = None,
 ) -> None:
     """Show the card that a run gets as a style pack on the Hub."""
     from rich.console import Console

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from distill3d.cli.shared import Base, Device, Model
+
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run's folder, a style pack's, or its Hub id user/name.")],
+    run: Model,
     against: Annotated[list[str] | None, typer.Option(help="Another run of the same style; repeatable.")] = None,
     clip: Annotated[
         Path | None, typer.Option(help="Folder of the diffusion model's own CLIP, from its training.")
@@ -21,8 +23,8 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder that is written. (default: RUN/evaluation; of a pack evaluation/NAME)")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    base: Base = None,
+    device: Device = None,
 ) -> None:
     """Measure a run: style, identity, and how near it comes to the true stylised pictures."""
     from distill3d.evaluate import evaluate_run

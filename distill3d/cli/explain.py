@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from distill3d.cli.shared import Device
+
 
 def explain(
     run: Annotated[str, typer.Argument(help="A run's folder.")],
     step: Annotated[int, typer.Option(help="Which step: one that the run has taken, or the next.")],
     subject: Annotated[int, typer.Option(help="Place in the step's batch.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    device: Device = None,
 ) -> None:
     """Take one step apart: what the scorer saw, what it said, and what each term does to the pictures and weights."""
     from distill3d.explain import explain as explain_run

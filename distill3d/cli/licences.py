@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill3d.cli.shared import Model
+
 if TYPE_CHECKING:
     from distill3d.licences import Part
 
@@ -14,7 +16,7 @@ LONGEST = 100  # characters of a word in the table
 
 
 def licences(
-    run: Annotated[str, typer.Argument(help="A run's folder, a style pack's, or its Hub id user/name.")],
+    run: Model,
     commercial_ok: Annotated[
         bool, typer.Option("--commercial-ok", help="Exit with 1 unless every part is open to commercial use.")
     ] = False,
@@ -35,13 +37,12 @@ def licences(
 def _table(parts: Sequence[Part]) -> list[str]:
     """A line for each part, in columns."""
     from distill3d.licences import licence_in_words, licence_of, source_of
+    from distill3d.report.columns import in_columns
 
     rows = [("part", "name", "licence", "commercial use", "source")]
     for part in parts:
         rows.append((part.role, part.name, licence_in_words(part), licence_of(part).commercial, source_of(part)))
-    cells = [[_cell(text) for text in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip() for row in cells]
+    return in_columns([[_cell(text) for text in row] for row in rows])
 
 
 def _cell(text: str) -> str:

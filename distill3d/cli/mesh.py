@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
+from distill3d.cli.shared import Base, Device, Model
+
 
 def mesh(
-    run: Annotated[str, typer.Argument(help="A run's folder, a style pack's, or its Hub id user/name.")],
+    run: Model,
     seed: Annotated[int, typer.Option(min=0, help="The subject.")] = 0,
     resolution: Annotated[int, typer.Option(min=8, help="Points along each side of the box.")] = 128,
     original: Annotated[bool, typer.Option(help="The subject as it was before the run.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
-    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
+    device: Device = None,
+    base: Base = None,
     out: Annotated[Path, typer.Option(help="The file: .glb, .ply or .obj.")] = Path("head.glb"),
 ) -> None:
     """Write a subject of a stylised generator as a coloured mesh."""

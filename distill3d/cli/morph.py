@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from distill3d.cli.render import seeds_of
+from distill3d.cli.shared import Base, Device
 from distill3d.errors import ConfigError
 from distill3d.styles import STRONGEST
 
@@ -23,8 +24,8 @@ def morph(
     turn: Annotated[bool, typer.Option(help="The subjects turn round meanwhile.")] = False,
     yaw: Annotated[float, typer.Option(help="Where they are seen from else, degrees.")] = 0.0,
     format: Annotated[str, typer.Option(help="Of the video: webp, gif, or mp4 with the extra `video`.")] = "webp",
-    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    base: Base = None,
+    device: Device = None,
     out: Annotated[Path, typer.Option(help="A new folder for what is written.")] = Path("morph"),
 ) -> None:
     """Show a style at growing strength, or the way from style to style: a sheet and a video."""

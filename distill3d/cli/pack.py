@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from distill3d.cli.shared import Base, Device, Pictures
 from distill3d.packs.sizes import size_in_words
 
 
@@ -17,12 +18,9 @@ def pack(
         str, typer.Option("--format", help="full: exact. half, low-rank: smaller, with an error that is stated.")
     ] = "full",
     repo: Annotated[str | None, typer.Option(help="What the card calls it, as user/name. (default: user/RUN)")] = None,
-    pictures: Annotated[
-        bool | None,
-        typer.Option(help="Sheet and turntable. (default: unless photographs that you gave are on them)"),
-    ] = None,
-    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    pictures: Pictures = None,
+    base: Base = None,
+    device: Device = None,
 ) -> None:
     """Write a run as a style pack, without pushing it anywhere."""
     from rich.console import Console

@@ -24,11 +24,11 @@ def list_packs(
 def _table(entries: list[Entry]) -> list[str]:
     """A line for each pack, in columns."""
     from distill3d.packs.markdown import one_line
+    from distill3d.report.columns import in_columns
 
     rows = [("pack", "style", "backbone", "changed", "downloads", "likes")]
     for entry in entries:
         name = one_line(entry.id) + (" (private)" if entry.private else "")
         changed = f"{entry.updated:%Y-%m-%d}" if entry.updated else "-"
         rows.append((name, entry.style or "-", entry.backbone or "-", changed, f"{entry.downloads}", f"{entry.likes}"))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return in_columns(rows)

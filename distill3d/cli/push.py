@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill3d.cli.pack import describe
+from distill3d.cli.shared import Base, Device, Pictures
 from distill3d.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -28,13 +29,10 @@ def push(
         str | None,
         typer.Option("--format", help="full, half or low-rank; see `distill3d pack`. (default: full)"),
     ] = None,
-    pictures: Annotated[
-        bool | None,
-        typer.Option(help="Sheet and turntable. (default: unless photographs that you gave are on them)"),
-    ] = None,
+    pictures: Pictures = None,
     commercial_ok: Annotated[bool, typer.Option(help="Refuse parts that are not open to commercial use.")] = False,
-    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    base: Base = None,
+    device: Device = None,
 ) -> None:
     """Publish a run as a style pack on the Hugging Face Hub."""
     from distill3d.licences import check_commercial

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from distill3d.cli.mixtures import STRONGEST, mixture
+from distill3d.cli.shared import Base, Device
 from distill3d.errors import ConfigError
 
 
@@ -25,8 +26,8 @@ def render(
     views: Annotated[int, typer.Option(min=1, help="Cameras for each subject.")] = 5,
     yaw: Annotated[float, typer.Option(help="The cameras spread over +- this many degrees.")] = 60.0,
     original: Annotated[bool, typer.Option(help="Also the unstylised subject of each picture.")] = False,
-    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    base: Base = None,
+    device: Device = None,
     out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("renders"),
 ) -> None:
     """Render subjects of a stylised generator, or of a mixture of styles, to PNG files."""

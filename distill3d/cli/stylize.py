@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from distill3d.cli.shared import Base, Device
+
 
 def stylize(
     photo: Annotated[Path, typer.Argument(help="The picture of the subject.")],
@@ -20,8 +22,8 @@ def stylize(
     mesh: Annotated[
         bool | None, typer.Option("--mesh/--no-mesh", help="Insist on a mesh, or make none. (default: if it can be)")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="The backbone's own weights, if they are not found.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. (default: the run's)")] = None,
+    base: Base = None,
+    device: Device = None,
 ) -> None:
     """Show a photograph in a style: turned round, as a mesh and on a page."""
     from rich.progress import Progress

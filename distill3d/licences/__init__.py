@@ -11,7 +11,7 @@ from distill3d.licences.known import (
     source_of,
 )
 from distill3d.licences.metrics import parts_of_metric
-from distill3d.licences.part import Part
+from distill3d.licences.part import EMBEDDED, Part
 from distill3d.licences.verdict import (
     PackLicence,
     check_commercial,
@@ -25,6 +25,7 @@ from distill3d.licences.verdict import (
 from distill3d.licences.written import JUDGES, parts_of_run, parts_to_json, with_parts
 
 __all__ = [
+    "EMBEDDED",
     "JUDGES",
     "LICENCES",
     "MODELS",

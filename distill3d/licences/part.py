@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EMBEDDED = "embedded"  # name of weights that come with distill3d
+
 
 @dataclass(frozen=True)
 class Part:

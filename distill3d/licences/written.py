@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.errors import RunError
-from distill3d.licences.part import Part
+from distill3d.licences.part import EMBEDDED, Part
 from distill3d.run_files import EVALUATION, FIGURES, LICENCES
 
 PARTS = "parts"  # where evaluation.json has those that measured
-JUDGES = Part("metric judges", "embedded", "Apache-2.0")  # those that come with the package
+JUDGES = Part("metric judges", EMBEDDED, "Apache-2.0")  # those that come with the package
 NEED_NO_WEIGHTS = ("diversity", "rsa_base")  # the core's figures where there is no paired truth
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distill3d.errors import HubError, RunError
 from distill3d.packs.config import ADAPTER, CONFIG, tells_of_pack
+from distill3d.run_files import RUNS
 from distill3d.runs import RunFolder
 from distill3d.stylisation import Stylisation
 
@@ -18,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 Told = Callable[[str], None]
 tell_log = logger.info  # what is told unless somebody wants to hear it
-RUNS = "runs"  # where bare names are looked for
 
 
 def find_model(model: str | Path, *, token: str | bool | None = None, told: Told = tell_log) -> Stylisation:

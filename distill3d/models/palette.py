@@ -47,20 +47,20 @@ class Palette:
         return Palette(self.original, self.sha256, styles, trained)
 
     def _check(self, stylisation: Stylisation) -> None:
-        wanted = stylisation.backbone
+        wanted, same = stylisation.backbone, self.in_folder_of(stylisation)
+        if same is not None:
+            raise ConfigError(f"{stylisation.name} and {same} are the same style; name it once.")
         for name, other in self.styles.items():
             if other.backbone.name != wanted.name:
                 raise ConfigError(
                     f"{stylisation.name} is a style of backbone {wanted.name!r}, and {name} is one of "
                     f"{other.backbone.name!r}: only styles of one backbone can be mixed."
                 )
-            if other.folder.resolve() == stylisation.folder.resolve():
-                raise ConfigError(f"{stylisation.name} and {name} are the same style; name it once.")
         if wanted.sha256 not in (None, self.sha256):
             refuse_base(stylisation, self.original, self.sha256)
 
     def known_as(self, name: str) -> str | None:
-        """The style of that name, of that folder, or the only one of that style; None if there is none.
+        """The name of the style of that name, or of the only one in that style; None if there is none.
 
         Raises:
             ConfigError: if several are of that style.

@@ -14,14 +14,23 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from distill3d.config import SCHEMA, DistillConfig
 from distill3d.errors import ConfigError
 from distill3d.files import as_file_name
-from distill3d.licences import MODELS, Licence, Part, licence_in_words, licence_of, pack_licence, source_of, verdict
+from distill3d.licences import (
+    EMBEDDED,
+    MODELS,
+    Licence,
+    Part,
+    licence_in_words,
+    licence_of,
+    pack_licence,
+    source_of,
+    verdict,
+)
 from distill3d.packs.config import SHEET, TURNTABLE, AdapterInfo, Base, PackConfig
 from distill3d.packs.markdown import block, code, code_cell, one_line, plain
 from distill3d.packs.sizes import size_in_words
 from distill3d.report.page import command_again
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
-EMBEDDED = "embedded"  # name of the weights that come with distill3d
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 LONGEST_NAME = 300  # characters of what the Hub shows as one name
 

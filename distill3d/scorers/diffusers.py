@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from distill3d.cameras import Cameras
 from distill3d.errors import ConfigError, WeightsError
-from distill3d.licences import Part, check_commercial
+from distill3d.licences import EMBEDDED, Part, check_commercial
 from distill3d.precision import dtypes_of
 from distill3d.schedule import Schedule
 from distill3d.scorer import NO_CONTROLS, Economical, Economy, Scorer
@@ -309,8 +309,8 @@ def load_tiny(
     scorer = DiffusersScorer.load(str(folder), controlnets=controlnets, device=device, precision=precision)
     scorer.grid_words = "four views"
     if not weights:
-        scorer.weights_name, scorer.weights_licence = "embedded", "Apache-2.0"
+        scorer.weights_name, scorer.weights_licence = EMBEDDED, "Apache-2.0"
         scorer.other_weights = tuple(
-            replace(part, name="embedded", licence="Apache-2.0") for part in scorer.other_weights
+            replace(part, name=EMBEDDED, licence="Apache-2.0") for part in scorer.other_weights
         )
     return scorer

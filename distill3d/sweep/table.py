@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.files import write_text
+from distill3d.report.columns import in_columns
 from distill3d.sweep.place import (
     CONFIG,
     ENDED,
@@ -76,11 +77,9 @@ def markdown(table: Table) -> str:
 def text_table(table: Table) -> str:
     """The table for a terminal: remarks, which are long, below it."""
     columns = [name for name in table.columns if name != "remark"]
-    lines = [_titles(columns), *cells(table, columns)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    lines = in_columns([_titles(columns), *cells(table, columns)])
     remarks = [f"{row['run']}: {row['remark']}" for row in table.rows if row.get("remark")]
-    return "\n".join([*padded, *remarks])
+    return "\n".join([*lines, *remarks])
 
 
 def cells(table: Table, columns: Sequence[str] | None = None) -> list[list[str]]:

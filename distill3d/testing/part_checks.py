@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from distill3d.renderer import Folding, Parted, StylePart
+from distill3d.renderer import Folding, Parted, Render, StylePart
 from distill3d.testing.contract import expect
 from distill3d.testing.renderer_bench import RendererBench
 
@@ -38,6 +38,17 @@ def untrained_changes_fold_to_nothing(bench: RendererBench) -> None:
     expect(moved.keys() == folded.keys(), "folded() of other numbers", "the same names", sorted(moved)[:3])
     still = [name for name, value in folded.items() if torch.equal(moved[name], value)]
     expect(not still, "folded() of changed tensors", "changed weights", f"the same for {', '.join(still)}")
+
+
+def apart(one: Render, other: Render, of: Literal["depth", "raw"]) -> float:
+    """How far two renders of the same views lie from each other where both are solid, mean absolute difference.
+
+    What `Parted.part_of` should say is measured so: by the depth and by the colours that a part of a change moves, as
+    shares of what the whole change does.
+    """
+    solid = (one.opacity > 0.5) & (other.opacity > 0.5)
+    difference = (getattr(one, of) - getattr(other, of)).abs().mean(2, keepdim=True)
+    return float((difference * solid).sum() / solid.sum())
 
 
 def _as_pristine(bench: RendererBench, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

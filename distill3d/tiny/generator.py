@@ -20,6 +20,7 @@ from distill3d.cameras import CameraPrior, Cameras
 from distill3d.draws import Draws
 from distill3d.errors import ShapeError, UnknownNameError, WeightsError
 from distill3d.files import written_aside
+from distill3d.licences import EMBEDDED
 from distill3d.renderer import AnySize, Field, Parted, Render, Renderer, RunDefaults, Scene, Stage, StylePart
 from distill3d.tiny.subjects import WorldSubjects
 from distill3d.tiny.synthesis import Decoder, Mapping, SuperResolution, Synthesis
@@ -37,7 +38,6 @@ from distill3d.volume import (
 )
 
 WEIGHTS = Path(__file__).parent / "weights" / "generator.safetensors"
-EMBEDDED = "embedded"  # those weights by name; a file that is called so is ./embedded
 BACKGROUND = 0.86  # .93 in [0, 1]
 BACKGROUND_DEPTH = 3.05
 TEXTURE = ("decoder.second.", "superresolution.")  # see `TinyTriplane.part_of`
@@ -259,7 +259,8 @@ def load_tiny(weights: str | None = None, device: str = "cpu") -> TinyTriplane:
     """The embedded generator, float32.
 
     Args:
-        weights: a file that `save_tiny` wrote; None or "embedded" for the one that comes with the package.
+        weights: a file that `save_tiny` wrote; None or "embedded" for the one that comes with the package, so a file
+            that is called so is ./embedded.
         device: where to put it.
     Raises:
         WeightsError: if the file is missing, damaged, or no tiny generator.

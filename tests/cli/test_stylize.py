@@ -2,17 +2,13 @@
 
 import pytest
 
-from tests.photo_runs import a_photo, a_run, photo_toy_is_installed
+from tests.photo_runs import a_photo, a_run
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _installed():
-    with photo_toy_is_installed():
-        yield
+pytestmark = pytest.mark.usefixtures("photo_toys")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, _installed):
+def run(tmp_path_factory, photo_toys):
     return a_run(tmp_path_factory.mktemp("runs") / "mine")
 
 

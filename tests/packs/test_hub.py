@@ -105,7 +105,7 @@ def test_a_file_that_is_not_as_large_as_was_said_is_refused(hub, published):
     refused(lambda: fetch(NAME), "in the cache is damaged: adapter.safetensors has 512,000 bytes, 7 on the Hub. Delete")
 
 
-@pytest.mark.parametrize("name", ["nowhere", "a/b/c", "/tmp/none", "./a/b", "../a", "a/b?x", "", "a b/c", "a" * 300])
+@pytest.mark.parametrize("name", ["nowhere", "a/b/c", "/no/where", "./a/b", "../a", "a/b?x", "", "a b/c", "a" * 300])
 @pytest.mark.parametrize("revision", ["", "@main"])
 def test_what_is_no_name_is_never_asked_for(hub, name, revision):
     refused(lambda: fetch(name + revision), "is no name on the Hub, which looks like user/name")

@@ -19,7 +19,7 @@ from distill3d.publish import TRIED_SEEDS, TRIED_YAWS, PackOptions, make_pack
 from distill3d.showcase import look
 from tests.packs.fakehub import Hub
 from tests.packs.fakehub.client import environment
-from tests.photo_runs import a_run, photo_toy_is_installed
+from tests.photo_runs import a_run
 
 NAME = "somebody/zombies"
 ROOT = Path(__file__).parents[2]
@@ -32,14 +32,11 @@ def register_renderers(register):
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _installed():
-    with photo_toy_is_installed():
-        yield
+pytestmark = pytest.mark.usefixtures("photo_toys")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, _installed):
+def run(tmp_path_factory, photo_toys):
     return a_run(tmp_path_factory.mktemp("runs") / "zombie", backbone="toy")
 
 

@@ -504,8 +504,8 @@ CONFIGS = {
     "an option that is a file on a drive": (config(backbone_options={"a": "c:x"}), "disk as the backbone's a"),
     "a base that is a path up": (inner("base", weights="../../weights.pkl"), "disk as its base, '../../weights.pkl'"),
     "a base that is an absolute path": (
-        inner("base", weights="/tmp/weights.pkl"),
-        "disk as its base, '/tmp/weights.pkl'",
+        inner("base", weights="/somewhere/weights.pkl"),
+        "disk as its base, '/somewhere/weights.pkl'",
     ),
     "a base that is a path from here": (inner("base", weights="./weights.pkl"), "disk as its base, './weights.pkl'"),
 }

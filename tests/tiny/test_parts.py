@@ -9,6 +9,7 @@ import torch
 
 from distill3d.cameras import orbit
 from distill3d.renderer import Parted
+from distill3d.testing.part_checks import apart
 from distill3d.tiny.generator import load_tiny
 from distill3d.tiny.world import identity_from_codes, render_heads, style_rows
 
@@ -51,18 +52,12 @@ class Learnt:
 
     def moved(self, pictures, beside):
         """How far depth and colour of the solid lie from those of other pictures, in parts of the whole change."""
-        return tuple(far(pictures, beside, of) / far(self.whole, self.original, of) for of in ("depth", "raw"))
+        return tuple(apart(pictures, beside, of) / apart(self.whole, self.original, of) for of in ("depth", "raw"))
 
 
 def views(*yaw, subjects=1):
     angles = torch.tensor(yaw).expand(subjects, -1)
     return orbit(angles, torch.full_like(angles, 0.1))
-
-
-def far(one, other, of):
-    solid = (one.opacity > 0.5) & (other.opacity > 0.5)
-    difference = (getattr(one, of) - getattr(other, of)).abs().mean(2, keepdim=True)
-    return float((difference * solid).sum() / solid.sum())
 
 
 @pytest.fixture(scope="module", params=["zombie", "pixar"])

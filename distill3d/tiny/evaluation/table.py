@@ -23,17 +23,19 @@ class Evaluation:
     rows: Mapping[str, Figures]  # by name
     made_with: Mapping[str, str] = field(default_factory=dict)  # what a repetition needs
 
-    def to_json(self) -> str:
-        """Everything, with null for what says nothing."""
-        rows = {name: figures.plain() for name, figures in self.rows.items()}
-        values = {
+    def plain(self) -> dict[str, Any]:
+        """Everything for JSON, with null for what says nothing."""
+        return {
             "schema": SCHEMA,
             "style": self.style,
             "subjects": self.subjects,
-            "rows": rows,
+            "rows": {name: figures.plain() for name, figures in self.rows.items()},
             "made_with": dict(self.made_with),
         }
-        return json.dumps(values, indent=2) + "\n"
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.plain(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Evaluation:

@@ -18,9 +18,10 @@ from torch import Tensor
 from distill3d.cameras import CameraPrior
 from distill3d.errors import WeightsError
 from distill3d.files import written_aside
+from distill3d.licences import EMBEDDED
 from distill3d.renderer import RunDefaults
 from distill3d.state_dicts import fill
-from distill3d.tiny.generator import BACKGROUND, EMBEDDED, TinyTriplane
+from distill3d.tiny.generator import BACKGROUND, TinyTriplane
 from distill3d.tiny.subjects import WorldSubjects
 from distill3d_lrm.foreground import Removal
 from distill3d_lrm.preparation import Preparation

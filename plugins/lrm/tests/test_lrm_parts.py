@@ -5,6 +5,7 @@ import torch
 from small import MODELS, renderer
 
 from distill3d.cameras import orbit
+from distill3d.testing.part_checks import apart
 from distill3d.tiny.world import identity_from_codes, render_heads, style_rows
 from distill3d_lrm.tiny import load_tiny_lrm
 
@@ -33,12 +34,6 @@ def test_every_tensor_that_a_run_leaves_belongs_to_a_part(kind, group):
 def views(*yaw, subjects=1):
     angles = torch.tensor(yaw).expand(subjects, -1)
     return orbit(angles, torch.full_like(angles, 0.1))
-
-
-def far(one, other, of):
-    solid = (one.opacity > 0.5) & (other.opacity > 0.5)
-    difference = (getattr(one, of) - getattr(other, of)).abs().mean(2, keepdim=True)
-    return float((difference * solid).sum() / solid.sum())
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +69,7 @@ def test_on_the_embedded_model_the_split_keeps_shape_and_colour_apart_as_documen
         return seen({name: value for name, value in learnt.items() if of.part_of(name) == wanted})
 
     def moved(pictures, beside):
-        return [far(pictures, beside, of) / far(whole, original, of) for of in ("depth", "raw")]
+        return [apart(pictures, beside, of) / apart(whole, original, of) for of in ("depth", "raw")]
 
     original, whole, texture, geometry = seen({}), seen(learnt), part("texture"), part("geometry")
     depth, colour = moved(texture, original)
